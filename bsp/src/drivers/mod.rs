@@ -1,0 +1,1 @@
+//! Devices, each a register block and what it can do.

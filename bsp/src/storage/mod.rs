@@ -1,0 +1,1 @@
+//! Volumes and files on a card.

@@ -1,0 +1,14 @@
+//! EMBODIOS' inference engine: a GGUF file in, text out, with no operating system assumed.
+//!
+//! It knows files only as bytes ([`source::ByteSource`]) and cores only as "run this" ([`pool::Pool`]).
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod pool;
+pub mod source;
+
+pub use pool::{Alone, Pool};
+pub use source::{ByteSource, ReadError};

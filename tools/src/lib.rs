@@ -1,0 +1,1 @@
+//! Host side of EMBODIOS, as a library that the whole-system tests use too.

@@ -1,0 +1,2 @@
+//! `cargo embodi <command>`.
+fn main() {}
