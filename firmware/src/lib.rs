@@ -1,3 +1,125 @@
-//! The portable half of the firmware: console editing, configuration, shell.
+//! The portable half of the firmware: line editing, configuration, model loading, the shell.
+//!
+//! Nothing in here knows a register. The board is seen through two traits, [`Terminal`] and [`Platform`],
+//! so that everything a user meets at the prompt is tested on a PC with a scripted terminal.
+//! [`run`] is the whole program from the banner to `off`.
 #![cfg_attr(not(test), no_std)]
+
 extern crate alloc;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use embodios::{ByteSource, Pool};
+
+/// The serial line to the user, as bytes.
+pub trait Terminal {
+    /// The next byte received, if there is one.
+    ///
+    /// Bytes keep their order and none is taken out: a Ctrl-C (0x03) is noted by
+    /// [`Platform::interrupted`] *and* delivered here, so that the editor knows what came before it.
+    fn read(&mut self) -> Option<u8>;
+    /// Sends bytes as they are; returns when all have been handed to the device or its deadline passed.
+    fn write(&mut self, bytes: &[u8]);
+    /// Sleeps until there may be something to read, at most about 10 ms.
+    fn wait(&mut self);
+    /// Bytes that came while the receive ring was full, since the last call.
+    fn lost(&mut self) -> u64 {
+        0
+    }
+}
+
+/// What the shell needs of the board.
+pub trait Platform {
+    /// The cores.
+    fn pool(&self) -> &dyn Pool;
+    /// A clock that never goes back, in nanoseconds.
+    fn nanos(&self) -> u64;
+    /// Time from the first instruction to this call, in nanoseconds: the banner asks once.
+    fn boot_to_prompt_nanos(&self) -> u64;
+    /// A number that differs from one start to the next: the sampler's seed when the user gave none.
+    fn random_seed(&self) -> u64;
+
+    /// Whether a Ctrl-C was received since [`Platform::clear_interrupt`]. Cheap: asked once a layer.
+    fn interrupted(&self) -> bool;
+    /// Forgets a Ctrl-C that was noted.
+    fn clear_interrupt(&self);
+
+    /// The board, its clocks, its temperature, as they are now.
+    fn status(&self) -> Status;
+    /// RAM by use.
+    fn memory(&self) -> Vec<Region>;
+    /// Bytes that a model with its cache and scratch may still take.
+    fn memory_free(&self) -> u64;
+    /// Interrupts taken by all cores since the start, if they are counted.
+    fn interrupts(&self) -> Option<u64> {
+        None
+    }
+
+    /// The files in the card's root directory. The error is one sentence that says what to do.
+    fn files(&mut self) -> Result<Vec<FileEntry>, String>;
+    /// Opens a file of the card's root directory by the name [`Platform::files`] gave.
+    fn open(&mut self, name: &str) -> Result<Box<dyn ByteSource>, String>;
+    /// A model that the boot loader has put in memory (initrd).
+    fn preloaded(&self) -> Option<&'static [u8]>;
+    /// The boot arguments.
+    fn arguments(&self) -> &str;
+
+    /// Makes `pl011` or `mini-uart` the console; an error says why that can't be.
+    fn set_console(&mut self, name: &str) -> Result<(), String>;
+    /// Commits an error of this kind, to see it caught (`fault` command): does not return if it works.
+    /// The error lists the kinds there are.
+    fn provoke(&mut self, kind: &str) -> Result<(), String>;
+    /// Ends an emulated machine with this code if the boot arguments allow it (`semihosting`); else returns.
+    fn exit(&mut self, code: u32);
+    /// Restarts the board. Returns only in tests.
+    fn reboot(&mut self);
+    /// Switches the board off, or stops it for good where it can't. Returns only in tests.
+    fn power_off(&mut self);
+}
+
+/// The board as it is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Its name: "Raspberry Pi 4 Model B".
+    pub board: String,
+    /// The revision code VideoCore gives, if it was asked.
+    pub revision: Option<u32>,
+    /// Cores at work.
+    pub cores: usize,
+    /// What the cores are: "Cortex-A72".
+    pub cpu: String,
+    /// RAM in bytes.
+    pub ram: u64,
+    /// Arm clock.
+    pub arm_hz: Option<u64>,
+    /// VPU core clock, which the mini-UART hangs on.
+    pub core_hz: Option<u64>,
+    /// Thousandths of a degree Celsius.
+    pub temperature_milli: Option<i32>,
+    /// VideoCore's throttle bits (mailbox tag 0x30046).
+    pub throttled: Option<u32>,
+}
+
+/// A stretch of RAM and what it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// What it serves: "kernel", "heap", "model", "stacks", "VideoCore".
+    pub name: String,
+    /// First byte.
+    pub start: u64,
+    /// Size.
+    pub bytes: u64,
+    /// How much of it is in use.
+    pub used: u64,
+}
+
+/// A file on the card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Its long name.
+    pub name: String,
+    /// Size.
+    pub bytes: u64,
+}
