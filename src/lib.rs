@@ -7,6 +7,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod gguf;
 pub mod pool;
 pub mod source;
 

@@ -1,0 +1,106 @@
+//! Writes what `gguf` reads: little models for tests and for `synth`.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// Collects metadata and tensors, then lays them out as a GGUF version 3 file.
+#[derive(Default)]
+pub struct Writer {
+    keys: u64,
+    metadata: Vec<u8>,
+    tensors: Vec<(String, Vec<u64>, u32, Vec<u8>)>,
+}
+
+/// Alignment of tensor data, bytes: the specification's default.
+const ALIGNMENT: usize = 32;
+
+impl Writer {
+    /// An empty file.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn key(&mut self, key: &str, kind: u32) {
+        self.keys += 1;
+        put_string(&mut self.metadata, key.as_bytes());
+        self.metadata.extend(kind.to_le_bytes());
+    }
+    /// Adds a string.
+    pub fn string(&mut self, key: &str, value: &str) -> &mut Self {
+        self.key(key, 8);
+        put_string(&mut self.metadata, value.as_bytes());
+        self
+    }
+    /// Adds a u32.
+    pub fn u32(&mut self, key: &str, value: u32) -> &mut Self {
+        self.key(key, 4);
+        self.metadata.extend(value.to_le_bytes());
+        self
+    }
+    /// Adds an f32.
+    pub fn f32(&mut self, key: &str, value: f32) -> &mut Self {
+        self.key(key, 6);
+        self.metadata.extend(value.to_le_bytes());
+        self
+    }
+    /// Adds a truth value.
+    pub fn bool(&mut self, key: &str, value: bool) -> &mut Self {
+        self.key(key, 7);
+        self.metadata.push(value.into());
+        self
+    }
+    /// Adds an array of strings.
+    pub fn strings<S: AsRef<[u8]>>(&mut self, key: &str, values: &[S]) -> &mut Self {
+        self.array(key, 8, values.len());
+        for value in values {
+            put_string(&mut self.metadata, value.as_ref());
+        }
+        self
+    }
+    /// Adds an array of i32.
+    pub fn i32s(&mut self, key: &str, values: &[i32]) -> &mut Self {
+        self.array(key, 5, values.len());
+        self.metadata.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        self
+    }
+    fn array(&mut self, key: &str, kind: u32, len: usize) {
+        self.key(key, 9);
+        self.metadata.extend(kind.to_le_bytes());
+        self.metadata.extend((len as u64).to_le_bytes());
+    }
+    /// Adds a tensor: GGUF type number, sizes with columns first, data in that type's blocks.
+    pub fn tensor(&mut self, name: &str, kind: u32, shape: &[u64], data: Vec<u8>) -> &mut Self {
+        self.tensors.push((name.into(), shape.into(), kind, data));
+        self
+    }
+
+    /// The file.
+    pub fn finish(&self) -> Vec<u8> {
+        let mut file = Vec::new();
+        file.extend(b"GGUF");
+        file.extend(3u32.to_le_bytes());
+        file.extend((self.tensors.len() as u64).to_le_bytes());
+        file.extend(self.keys.to_le_bytes());
+        file.extend(&self.metadata);
+        let mut offset = 0;
+        for (name, shape, kind, data) in &self.tensors {
+            put_string(&mut file, name.as_bytes());
+            #[allow(clippy::cast_possible_truncation)] // at most four
+            file.extend((shape.len() as u32).to_le_bytes());
+            file.extend(shape.iter().flat_map(|size| size.to_le_bytes()));
+            file.extend(kind.to_le_bytes());
+            file.extend((offset as u64).to_le_bytes());
+            offset = (offset + data.len()).next_multiple_of(ALIGNMENT);
+        }
+        for (_, _, _, data) in &self.tensors {
+            file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
+            file.extend(data);
+        }
+        file
+    }
+}
+
+fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend((bytes.len() as u64).to_le_bytes());
+    out.extend(bytes);
+}
