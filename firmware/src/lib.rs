@@ -7,6 +7,10 @@
 
 extern crate alloc;
 
+pub mod console;
+#[cfg(test)]
+mod testing;
+
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
