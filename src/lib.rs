@@ -8,7 +8,10 @@ extern crate alloc;
 extern crate std;
 
 pub mod gguf;
+pub mod ops;
 pub mod pool;
+pub mod quant;
+pub mod simd;
 pub mod source;
 
 pub use pool::{Alone, Pool};

@@ -41,7 +41,10 @@ impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PastEnd { offset, wanted, len } => {
-                write!(f, "the file ends at byte {len}, but {wanted} bytes at {offset} were needed: it was cut short")
+                write!(
+                    f,
+                    "the file ends at byte {len}, but {wanted} bytes at {offset} were needed: it was cut short"
+                )
             }
             Self::Device(words) => write!(f, "reading failed: {words}"),
             Self::Interrupted => f.write_str("stopped"),
@@ -63,10 +66,7 @@ impl ByteSource for Memory {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
         let past_end = ReadError::PastEnd { offset, wanted: buffer.len() as u64, len: self.len() };
         let start = usize::try_from(offset).map_err(|_| past_end.clone())?;
-        let bytes = start
-            .checked_add(buffer.len())
-            .and_then(|end| self.0.get(start..end))
-            .ok_or(past_end)?;
+        let bytes = start.checked_add(buffer.len()).and_then(|end| self.0.get(start..end)).ok_or(past_end)?;
         buffer.copy_from_slice(bytes);
         Ok(())
     }

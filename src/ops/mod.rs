@@ -1,0 +1,10 @@
+//! The vocabulary of the forward pass, on plain f32 slices.
+//!
+//! Everything here gives the same bits on every machine: f32 additions and multiplications in a fixed order,
+//! never fused, and no function of an operating system's mathematics library.
+
+pub mod attention;
+pub mod elementwise;
+pub mod matmul;
+pub mod norm;
+pub mod rope;

@@ -1,0 +1,115 @@
+//! Weight formats: how a block lies in memory, and how a tile of rows is multiplied.
+//!
+//! # How to add a format
+//!
+//! Write `NAME.rs` with a type that implements [`Format`], and add its row to [`FORMATS`]. If its blocks hold
+//! 32 weights with a scale and perhaps a minimum, implement [`block32::Block32`] instead: `unpack` says what a
+//! block means, `load` and `scales` do the same with vectors, and the shared tile kernels do the rest.
+//! `tests/kernels.rs` walks the table: a row is tested by existing.
+//!
+//! # The contract
+//!
+//! [`Format::dot`] is the definition: integers are summed exactly within a block, and one f32 accumulator takes
+//! the blocks in order, a multiplication and an addition each, never fused. [`Format::multiply`] gives the very
+//! same bits at every level, for any number of rows and vectors.
+#![allow(unsafe_code)] // vector kernels: pointers into slices whose lengths are checked once a tile
+
+pub mod block32;
+pub mod float;
+pub mod input;
+mod q4_0;
+mod q4_1;
+mod q8_0;
+
+pub use input::{Input, Inputs};
+
+use crate::pool::Band;
+use crate::simd::Level;
+
+/// A weight format.
+pub trait Format {
+    /// Number in the GGUF tensor directory.
+    const ID: u32;
+    /// As people write it.
+    const NAME: &'static str;
+    /// Weights in a block.
+    const LEN: usize;
+    /// Bytes in a block.
+    const BYTES: usize;
+    /// Expands a row: `row.len() / BYTES * LEN` weights.
+    fn dequantize(row: &[u8], weights: &mut [f32]);
+    /// The definition: one row times one input, in plain code.
+    fn dot(row: &[u8], input: Input<'_>) -> f32;
+    /// A band of rows × all inputs: `out.column(i)[r]` is row `r` times input `i`. `rows` holds
+    /// `out.rows()` rows, one after the other.
+    fn multiply(level: Level, rows: &[u8], inputs: &Inputs, out: &mut Band<'_>);
+    /// Packs weights into blocks, for tests and synthetic models. Rounds to nearest; not meant to be the best
+    /// quantizer of the format.
+    fn quantize(weights: &[f32], row: &mut alloc::vec::Vec<u8>);
+}
+
+/// A format as a row of [`FORMATS`].
+#[derive(Clone, Copy)]
+pub struct Row {
+    /// Number in the GGUF tensor directory.
+    pub id: u32,
+    /// As people write it.
+    pub name: &'static str,
+    /// Weights in a block.
+    pub len: usize,
+    /// Bytes in a block.
+    pub bytes: usize,
+    /// [`Format::dequantize`].
+    pub dequantize: fn(&[u8], &mut [f32]),
+    /// [`Format::dot`].
+    pub dot: fn(&[u8], Input<'_>) -> f32,
+    /// [`Format::multiply`].
+    pub multiply: fn(Level, &[u8], &Inputs, &mut Band<'_>),
+    /// [`Format::quantize`].
+    pub quantize: fn(&[f32], &mut alloc::vec::Vec<u8>),
+}
+
+impl Row {
+    const fn of<F: Format>() -> Self {
+        Self {
+            id: F::ID,
+            name: F::NAME,
+            len: F::LEN,
+            bytes: F::BYTES,
+            dequantize: F::dequantize,
+            dot: F::dot,
+            multiply: F::multiply,
+            quantize: F::quantize,
+        }
+    }
+
+    /// Bytes of a row of this many weights.
+    pub fn row_bytes(&self, columns: usize) -> usize {
+        columns / self.len * self.bytes
+    }
+}
+
+impl core::fmt::Debug for Row {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// The formats that can be multiplied.
+pub static FORMATS: &[Row] = &[
+    Row::of::<float::F32>(),
+    Row::of::<float::F16>(),
+    Row::of::<q4_0::Q4_0>(),
+    Row::of::<q4_1::Q4_1>(),
+    Row::of::<q8_0::Q8_0>(),
+];
+
+/// The format with this GGUF number.
+pub fn by_id(id: u32) -> Option<&'static Row> {
+    FORMATS.iter().find(|row| row.id == id)
+}
+
+/// The format of this name.
+pub fn by_name(name: &str) -> Option<&'static Row> {
+    FORMATS.iter().find(|row| row.name.eq_ignore_ascii_case(name))
+}

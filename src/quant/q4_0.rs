@@ -1,0 +1,80 @@
+//! Q4_0: 32 weights of 4 bits and a scale. A weight is `scale × (quant − 8)`.
+//!
+//! Block, 18 bytes: scale (binary16), then 16 bytes whose low halves are weights 0–15 and whose high halves are
+//! weights 16–31. Source: ggml block layouts (`block_q4_0`).
+
+use super::block32::{self, Block32, Unpacked, half};
+use super::{Format, Input, Inputs};
+use crate::pool::Band;
+use crate::simd::Level;
+use alloc::vec::Vec;
+
+#[cfg(target_arch = "aarch64")]
+use crate::simd::neon;
+#[cfg(target_arch = "aarch64")]
+use core::arch::aarch64::*;
+
+/// The format.
+pub struct Q4_0;
+
+impl Block32 for Q4_0 {
+    const BYTES: usize = 18;
+    const MINIMUM: bool = false;
+    const NARROW: bool = true; // 4 × 8 × 127 = 4,064
+
+    fn unpack(block: &[u8]) -> Unpacked {
+        let mut quants = [0; 32];
+        for (index, &byte) in block[2..18].iter().enumerate() {
+            quants[index] = (byte & 0xf).cast_signed() - 8;
+            quants[index + 16] = (byte >> 4).cast_signed() - 8;
+        }
+        Unpacked { quants, scale: half(block), minimum: 0.0 }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn load(block: *const u8) -> (int8x16_t, int8x16_t) {
+        // SAFETY: the caller's promise: 18 bytes.
+        unsafe {
+            let bytes = vreinterpretq_u8_s8(neon::load(block.add(2)));
+            let low = vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(0xf)));
+            let high = vreinterpretq_s8_u8(vshrq_n_u8::<4>(bytes));
+            (vsubq_s8(low, vdupq_n_s8(8)), vsubq_s8(high, vdupq_n_s8(8)))
+        }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn scales(blocks: [*const u8; 4]) -> (float32x4_t, float32x4_t) {
+        // SAFETY: the caller's promise.
+        unsafe { (neon::gather_half(blocks), vdupq_n_f32(0.0)) }
+    }
+}
+
+impl Format for Q4_0 {
+    const ID: u32 = 2;
+    const NAME: &'static str = "Q4_0";
+    const LEN: usize = 32;
+    const BYTES: usize = <Self as Block32>::BYTES;
+
+    fn dequantize(row: &[u8], weights: &mut [f32]) {
+        block32::dequantize::<Self>(row, weights);
+    }
+    fn dot(row: &[u8], input: Input<'_>) -> f32 {
+        block32::dot::<Self>(row, input)
+    }
+    fn multiply(level: Level, rows: &[u8], inputs: &Inputs, out: &mut Band<'_>) {
+        block32::multiply::<Self>(level, rows, inputs, out);
+    }
+
+    fn quantize(weights: &[f32], row: &mut Vec<u8>) {
+        for block in weights.chunks_exact(32) {
+            let scale = block32::peak(block) / -8.0;
+            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped to 4 bits
+            let quant = |w: f32| libm::rintf(w * inverse + 8.0).clamp(0.0, 15.0) as u8;
+            row.extend(half::f16::from_f32(scale).to_le_bytes());
+            row.extend((0..16).map(|i| quant(block[i]) | quant(block[i + 16]) << 4));
+        }
+    }
+}

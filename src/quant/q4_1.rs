@@ -1,0 +1,81 @@
+//! Q4_1: 32 weights of 4 bits, a scale and a minimum. A weight is `scale × quant + minimum`.
+//!
+//! Block, 20 bytes: scale and minimum (binary16), then 16 bytes whose low halves are weights 0–15 and whose high
+//! halves are weights 16–31. Source: ggml block layouts (`block_q4_1`).
+
+use super::block32::{self, Block32, Unpacked, half};
+use super::{Format, Input, Inputs};
+use crate::pool::Band;
+use crate::simd::Level;
+use alloc::vec::Vec;
+
+#[cfg(target_arch = "aarch64")]
+use crate::simd::neon;
+#[cfg(target_arch = "aarch64")]
+use core::arch::aarch64::*;
+
+/// The format.
+pub struct Q4_1;
+
+impl Block32 for Q4_1 {
+    const BYTES: usize = 20;
+    const MINIMUM: bool = true;
+    const NARROW: bool = true; // 4 × 15 × 127 = 7,620
+
+    fn unpack(block: &[u8]) -> Unpacked {
+        let mut quants = [0; 32];
+        for (index, &byte) in block[4..20].iter().enumerate() {
+            quants[index] = (byte & 0xf).cast_signed();
+            quants[index + 16] = (byte >> 4).cast_signed();
+        }
+        Unpacked { quants, scale: half(block), minimum: half(&block[2..]) }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn load(block: *const u8) -> (int8x16_t, int8x16_t) {
+        // SAFETY: the caller's promise: 20 bytes.
+        unsafe {
+            let bytes = vreinterpretq_u8_s8(neon::load(block.add(4)));
+            let low = vandq_u8(bytes, vdupq_n_u8(0xf));
+            (vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(vshrq_n_u8::<4>(bytes)))
+        }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn scales(blocks: [*const u8; 4]) -> (float32x4_t, float32x4_t) {
+        // SAFETY: the caller's promise.
+        unsafe { (neon::gather_half(blocks), neon::gather_half(blocks.map(|block| block.add(2)))) }
+    }
+}
+
+impl Format for Q4_1 {
+    const ID: u32 = 3;
+    const NAME: &'static str = "Q4_1";
+    const LEN: usize = 32;
+    const BYTES: usize = <Self as Block32>::BYTES;
+
+    fn dequantize(row: &[u8], weights: &mut [f32]) {
+        block32::dequantize::<Self>(row, weights);
+    }
+    fn dot(row: &[u8], input: Input<'_>) -> f32 {
+        block32::dot::<Self>(row, input)
+    }
+    fn multiply(level: Level, rows: &[u8], inputs: &Inputs, out: &mut Band<'_>) {
+        block32::multiply::<Self>(level, rows, inputs, out);
+    }
+
+    fn quantize(weights: &[f32], row: &mut Vec<u8>) {
+        for block in weights.chunks_exact(32) {
+            let minimum = block.iter().copied().fold(f32::INFINITY, f32::min);
+            let scale = (block.iter().copied().fold(f32::NEG_INFINITY, f32::max) - minimum) / 15.0;
+            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped to 4 bits
+            let quant = |w: f32| libm::rintf((w - minimum) * inverse).clamp(0.0, 15.0) as u8;
+            row.extend(half::f16::from_f32(scale).to_le_bytes());
+            row.extend(half::f16::from_f32(minimum).to_le_bytes());
+            row.extend((0..16).map(|i| quant(block[i]) | quant(block[i + 16]) << 4));
+        }
+    }
+}

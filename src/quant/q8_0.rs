@@ -1,0 +1,72 @@
+//! Q8_0: 32 weights of 8 bits and a scale. A weight is `scale × quant`.
+//!
+//! Block, 34 bytes: scale (binary16), then 32 signed bytes. Source: ggml block layouts (`block_q8_0`).
+
+use super::block32::{self, Block32, Unpacked, half};
+use super::{Format, Input, Inputs};
+use crate::pool::Band;
+use crate::simd::Level;
+use alloc::vec::Vec;
+
+#[cfg(target_arch = "aarch64")]
+use crate::simd::neon;
+#[cfg(target_arch = "aarch64")]
+use core::arch::aarch64::*;
+
+/// The format.
+pub struct Q8_0;
+
+impl Block32 for Q8_0 {
+    const BYTES: usize = 34;
+    const MINIMUM: bool = false;
+    const NARROW: bool = false; // 2 × 128 × 127 = 32,512 fits, 4 × does not
+
+    fn unpack(block: &[u8]) -> Unpacked {
+        let mut quants = [0; 32];
+        for (quant, &byte) in quants.iter_mut().zip(&block[2..34]) {
+            *quant = byte.cast_signed();
+        }
+        Unpacked { quants, scale: half(block), minimum: 0.0 }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn load(block: *const u8) -> (int8x16_t, int8x16_t) {
+        // SAFETY: the caller's promise: 34 bytes.
+        unsafe { neon::load_pair(block.add(2)) }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn scales(blocks: [*const u8; 4]) -> (float32x4_t, float32x4_t) {
+        // SAFETY: the caller's promise.
+        unsafe { (neon::gather_half(blocks), vdupq_n_f32(0.0)) }
+    }
+}
+
+impl Format for Q8_0 {
+    const ID: u32 = 8;
+    const NAME: &'static str = "Q8_0";
+    const LEN: usize = 32;
+    const BYTES: usize = <Self as Block32>::BYTES;
+
+    fn dequantize(row: &[u8], weights: &mut [f32]) {
+        block32::dequantize::<Self>(row, weights);
+    }
+    fn dot(row: &[u8], input: Input<'_>) -> f32 {
+        block32::dot::<Self>(row, input)
+    }
+    fn multiply(level: Level, rows: &[u8], inputs: &Inputs, out: &mut Band<'_>) {
+        block32::multiply::<Self>(level, rows, inputs, out);
+    }
+
+    fn quantize(weights: &[f32], row: &mut Vec<u8>) {
+        for block in weights.chunks_exact(32) {
+            let scale = block32::peak(block).abs() / 127.0;
+            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+            row.extend(half::f16::from_f32(scale).to_le_bytes());
+            #[allow(clippy::cast_possible_truncation)] // at most 127
+            row.extend(block.iter().map(|w| (libm::rintf(w * inverse) as i8).cast_unsigned()));
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The few vector helpers that all kernels share: loads of any alignment, dot products, half floats.
+//!
+//! `aarch64-unknown-none` is compiled with strict alignment, where `vld1q_s8` from a block that is only
+//! 2-byte aligned becomes byte loads through the stack. Weights lie in normal cached memory, where one `ldr q`
+//! may have any alignment (Arm ARM B2.7.2), so loads are written as that instruction.
+
+use core::arch::aarch64::*;
+use core::arch::asm;
+
+/// Loads 16 bytes from any alignment.
+///
+/// # Safety
+/// 16 bytes at `from` must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn load(from: *const u8) -> int8x16_t {
+    let value: int8x16_t;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldr {0:q}, [{1}]", out(vreg) value, in(reg) from, options(pure, readonly, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Loads 32 bytes from any alignment.
+///
+/// # Safety
+/// 32 bytes at `from` must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn load_pair(from: *const u8) -> (int8x16_t, int8x16_t) {
+    let (low, high): (int8x16_t, int8x16_t);
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldp {0:q}, {1:q}, [{2}]", out(vreg) low, out(vreg) high, in(reg) from,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    (low, high)
+}
+
+/// Loads one binary16 from each of four places and widens them.
+///
+/// # Safety
+/// 2 bytes at each pointer must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn gather_half(from: [*const u8; 4]) -> float32x4_t {
+    let value: float32x4_t;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "ldr {v:h}, [{a}]", "ld1 {{{v:v}.h}}[1], [{b}]", "ld1 {{{v:v}.h}}[2], [{c}]", "ld1 {{{v:v}.h}}[3], [{d}]",
+            "fcvtl {v:v}.4s, {v:v}.4h",
+            v = out(vreg) value, a = in(reg) from[0], b = in(reg) from[1], c = in(reg) from[2], d = in(reg) from[3],
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Widens four binary16 from any alignment.
+///
+/// # Safety
+/// 8 bytes at `from` must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn load_half(from: *const u16) -> float32x4_t {
+    let value: float32x4_t;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldr {v:d}, [{p}]", "fcvtl {v:v}.4s, {v:v}.4h", v = out(vreg) value, p = in(reg) from,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Four sums of four products of signed bytes, added to `sum`: ARMv8.2 `sdot`, which stable Rust lacks.
+///
+/// # Safety
+/// Code that is not itself compiled for `dotprod` must hold a [`super::Dotprod`].
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub fn sdot(sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    let mut sum = sum;
+    // SAFETY: registers only; the instruction exists where this function may be called.
+    unsafe {
+        asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) sum, in(vreg) a, in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// The sums of four vectors, one a lane.
+///
+/// # Safety
+/// None beyond Advanced SIMD, which every AArch64 target of this project has.
+#[inline]
+#[target_feature(enable = "neon")]
+pub fn sums(v: [int32x4_t; 4]) -> int32x4_t {
+    vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3]))
+}
