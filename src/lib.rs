@@ -8,11 +8,17 @@ extern crate alloc;
 extern crate std;
 
 pub mod gguf;
+pub mod model;
 pub mod ops;
 pub mod pool;
 pub mod quant;
+pub mod session;
 pub mod simd;
 pub mod source;
+pub mod tokenizer;
 
+pub use model::{LoadError, LoadOptions, Model, Progress};
 pub use pool::{Alone, Pool};
+pub use session::{Runtime, Session, SessionError};
+pub use simd::Level;
 pub use source::{ByteSource, ReadError};

@@ -135,6 +135,12 @@ impl Metadata {
         self.entries.push((key, value));
     }
 
+    /// The same without its arrays: what is worth keeping once a vocabulary has been built from them.
+    pub fn without_arrays(self) -> Self {
+        let is_array = |value: &Value| matches!(value.kind(), kind if kind.starts_with("an array"));
+        Self { entries: self.entries.into_iter().filter(|(_, value)| !is_array(value)).collect() }
+    }
+
     /// Keys and values in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.entries.iter().map(|(key, value)| (key.as_str(), value))

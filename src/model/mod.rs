@@ -1,0 +1,282 @@
+//! Model::load: bytes in, a model that can run out.
+
+pub mod budget;
+pub mod families;
+pub(crate) mod forward;
+mod spec;
+pub mod weights;
+
+pub use spec::Spec;
+
+use crate::gguf::{Gguf, GgufError, Metadata, kinds};
+use crate::ops::rope;
+use crate::simd::Level;
+use crate::source::{ByteSource, ReadError};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use budget::Budget;
+use core::fmt;
+use core::ops::ControlFlow;
+use weights::Weights;
+
+/// How much of a model has been read, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// So far.
+    pub done: u64,
+    /// In all.
+    pub total: u64,
+}
+
+/// How to load a model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// Kernels to use.
+    pub level: Level,
+    /// Memory that model and session may take, in bytes; `None` asks the allocator only.
+    pub memory_free: Option<u64>,
+    /// The context that will be asked for, in tokens: counted against `memory_free`.
+    pub context: Option<usize>,
+}
+
+/// A model that can run: immutable, shared by its sessions.
+pub struct Model {
+    spec: Spec,
+    metadata: Metadata,
+    tokenizer: Tokenizer,
+    level: Level,
+    frequencies: Vec<f64>,
+    pub(crate) weights: Weights,
+}
+
+impl Model {
+    /// Reads a GGUF file. `progress` may stop it.
+    pub fn load(
+        source: &dyn ByteSource,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Arc<Self>, LoadError> {
+        let gguf = Gguf::open(source)?;
+        let spec = families::spec(&gguf)?;
+        if let Some(free) = options.memory_free {
+            let mut budget = Budget::with_spec(&gguf, &spec, options.context.unwrap_or(spec.context));
+            if source.bytes().is_some() {
+                budget.weights = 0;
+            }
+            if budget.total() > free {
+                return Err(LoadError::TooBig { budget, free });
+            }
+        }
+        let tokenizer = Tokenizer::from_metadata(&gguf.metadata)?;
+        if tokenizer.len() != spec.vocabulary {
+            return Err(LoadError::Unsupported {
+                what: alloc::format!(
+                    "{} tokens in the tokenizer and {} in the weights",
+                    tokenizer.len(),
+                    spec.vocabulary
+                ),
+            });
+        }
+        let weights =
+            Weights::load(&gguf, &spec, source, &mut |done, total| progress(Progress { done, total }))?;
+        let frequencies = rope::frequencies(spec.rope_width, spec.rope_base, weights.rope_factors.as_deref());
+        Ok(Arc::new(Self {
+            metadata: gguf.metadata.without_arrays(),
+            level: options.level,
+            spec,
+            tokenizer,
+            frequencies,
+            weights,
+        }))
+    }
+
+    /// Sizes.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+    /// What the file says about itself, without its long arrays.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+    /// Text to tokens and back.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+    /// Kernels in use.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+    /// The name in the file, or its architecture.
+    pub fn name(&self) -> &str {
+        let text = |key| self.metadata.opt_string(key).ok().flatten();
+        text("general.name").or_else(|| text("general.architecture")).unwrap_or("unnamed")
+    }
+    /// Bytes of weights that one decoded token reads.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights.bytes_per_token()
+    }
+    /// Bytes of memory of its own that the tensor data takes; 0 where the boot loader's copy is used.
+    pub fn own_bytes(&self) -> u64 {
+        self.weights.own_bytes()
+    }
+}
+
+/// Why a model was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadError {
+    /// The file is not a sound GGUF file.
+    Gguf(GgufError),
+    /// Its tokenizer can't be used.
+    Tokenizer(TokenizerError),
+    /// An architecture that has no row in [`families::FAMILIES`].
+    Architecture {
+        /// As the file names it.
+        name: String,
+    },
+    /// A trait of the model that the forward pass lacks.
+    Unsupported {
+        /// What it is.
+        what: String,
+    },
+    /// A weight format that has no row in [`crate::quant::FORMATS`].
+    Format {
+        /// The tensor.
+        tensor: String,
+        /// GGUF type number.
+        kind: u32,
+    },
+    /// A tensor that the architecture needs is missing.
+    MissingTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor that the forward pass would not use.
+    UnusedTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor's sizes disagree with the metadata.
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Its sizes, columns first.
+        found: Vec<u64>,
+        /// Columns that the metadata implies.
+        columns: usize,
+        /// Rows that the metadata implies.
+        rows: usize,
+    },
+    /// Weights, cache and scratch exceed the memory.
+    TooBig {
+        /// What is needed.
+        budget: Budget,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// An allocation failed.
+    OutOfMemory {
+        /// What for.
+        what: &'static str,
+        /// How much, in bytes.
+        bytes: u64,
+    },
+    /// Reading failed.
+    Read(ReadError),
+    /// The user stopped it.
+    Interrupted,
+}
+
+/// Bytes, shown in MiB.
+pub(crate) struct Mib(pub u64);
+
+impl fmt::Display for Mib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MiB", self.0.div_ceil(1 << 20))
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gguf(error) => error.fmt(f),
+            Self::Tokenizer(error) => error.fmt(f),
+            Self::Architecture { name } => {
+                write!(f, "the architecture {name} is not supported; supported:")?;
+                families::FAMILIES.iter().try_for_each(|(name, _)| write!(f, " {name}"))
+            }
+            Self::Unsupported { what } => write!(f, "this model needs what is not supported: {what}"),
+            Self::Format { tensor, kind } => {
+                write!(
+                    f,
+                    "tensor {tensor} has the type {}, which is not supported; supported:",
+                    kinds::Name(*kind)
+                )?;
+                crate::quant::FORMATS.iter().try_for_each(|row| write!(f, " {}", row.name))
+            }
+            Self::MissingTensor { name } => {
+                write!(f, "the file lacks the tensor {name}: it is damaged or not a whole model")
+            }
+            Self::UnusedTensor { name } => {
+                write!(
+                    f,
+                    "the file has the tensor {name}, which this version would ignore and so answer wrongly"
+                )
+            }
+            Self::Shape { tensor, found, columns, rows } => {
+                write!(
+                    f,
+                    "tensor {tensor} has the sizes {found:?}, but the file's metadata implies {columns} × {rows}"
+                )
+            }
+            Self::TooBig { budget, free } => {
+                let fits = budget.largest_context(*free);
+                write!(
+                    f,
+                    "the model needs {} ({} of weights, {} for a context of {} tokens) and {} is free: ",
+                    Mib(budget.total()),
+                    Mib(budget.weights),
+                    Mib(budget.cache),
+                    budget.context,
+                    Mib(*free)
+                )?;
+                match fits {
+                    0..64 => f.write_str("choose a smaller file"),
+                    _ => write!(
+                        f,
+                        "choose a smaller file or a context of at most {fits} tokens (set ctx {fits})"
+                    ),
+                }
+            }
+            Self::OutOfMemory { what, bytes } => write!(
+                f,
+                "{} for {what} could not be reserved: choose a smaller file or a shorter context",
+                Mib(*bytes)
+            ),
+            Self::Read(error) => error.fmt(f),
+            Self::Interrupted => f.write_str("loading was stopped"),
+        }
+    }
+}
+
+impl core::error::Error for LoadError {}
+
+impl From<GgufError> for LoadError {
+    fn from(error: GgufError) -> Self {
+        Self::Gguf(error)
+    }
+}
+impl From<TokenizerError> for LoadError {
+    fn from(error: TokenizerError) -> Self {
+        Self::Tokenizer(error)
+    }
+}
+impl From<ReadError> for LoadError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Interrupted => Self::Interrupted,
+            error => Self::Read(error),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Session: one conversation in time. Feed tokens, get logits, rewind.
+
+pub(crate) mod cache;
+pub(crate) mod scratch;
+
+use crate::model::forward::{self, Stopped};
+use crate::model::{Mib, Model, Spec};
+use crate::pool::Pool;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use cache::Cache;
+use core::fmt;
+use scratch::Scratch;
+
+/// Tokens run through the layers at once when a prompt is prefilled.
+pub const BATCH: usize = 32;
+
+/// What a forward pass runs on, and how to stop it.
+#[derive(Clone, Copy)]
+pub struct Runtime<'a> {
+    /// The workers.
+    pub pool: &'a dyn Pool,
+    /// A clock: nanoseconds from an arbitrary start.
+    pub nanos: &'a dyn Fn() -> u64,
+    /// Whether to stop; asked once a layer and once a token.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+/// Bytes of keys and values for a context.
+pub(crate) fn cache_bytes(spec: &Spec, context: usize) -> u64 {
+    (2 * 2 * spec.layers * spec.kv_width()) as u64 * context as u64
+}
+
+/// Bytes of everything else that a session reserves.
+pub(crate) fn scratch_bytes(spec: &Spec, context: usize) -> u64 {
+    (Scratch::bytes(spec, BATCH) + 4 * context) as u64
+}
+
+/// One sequence of tokens and the state that the model has after each.
+pub struct Session {
+    model: Arc<Model>,
+    cache: Cache,
+    scratch: Scratch,
+    tokens: Vec<u32>,
+    context: usize,
+    batch: usize,
+}
+
+impl Session {
+    /// An empty session with room for `context` tokens, all its memory reserved now.
+    pub fn new(model: Arc<Model>, context: usize) -> Result<Self, SessionError> {
+        let spec = model.spec();
+        if context == 0 {
+            return Err(SessionError::NoContext);
+        }
+        let mut tokens = Vec::new();
+        let no_memory = || SessionError::OutOfMemory {
+            context,
+            bytes: cache_bytes(spec, context) + scratch_bytes(spec, context),
+        };
+        tokens.try_reserve_exact(context).map_err(|_| no_memory())?;
+        Ok(Self {
+            cache: Cache::new(spec, context).ok_or_else(no_memory)?,
+            scratch: Scratch::new(spec, BATCH).ok_or_else(no_memory)?,
+            tokens,
+            context,
+            batch: BATCH,
+            model,
+        })
+    }
+
+    /// Appends tokens; gives the logits after the last (vocabulary floats), which the caller may change.
+    ///
+    /// When stopped, the session is as it was before the call.
+    pub fn feed(&mut self, tokens: &[u32], runtime: &Runtime<'_>) -> Result<&mut [f32], SessionError> {
+        self.feed_reporting(tokens, runtime, &mut |_| {})
+    }
+
+    /// [`Self::feed`] that tells after each batch how many tokens are done.
+    pub fn feed_reporting(
+        &mut self,
+        tokens: &[u32],
+        runtime: &Runtime<'_>,
+        report: &mut dyn FnMut(usize),
+    ) -> Result<&mut [f32], SessionError> {
+        let last = self.run(tokens, runtime, &mut |_, _, done| report(done))?;
+        forward::head(&self.model, &mut self.scratch, last, runtime);
+        Ok(&mut self.scratch.logits)
+    }
+
+    /// Appends tokens and shows the logits after each: position, vocabulary floats.
+    pub fn feed_each(
+        &mut self,
+        tokens: &[u32],
+        runtime: &Runtime<'_>,
+        show: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), SessionError> {
+        let (model, start) = (self.model.clone(), self.tokens.len());
+        self.run(tokens, runtime, &mut |scratch, count, done| {
+            for index in 0..count {
+                forward::head(&model, scratch, index, runtime);
+                show(start + done - count + index, &scratch.logits);
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Runs all tokens in batches; `after(scratch, tokens of this batch, tokens done)`. Gives the index of the
+    /// last token in its batch.
+    fn run(
+        &mut self,
+        tokens: &[u32],
+        runtime: &Runtime<'_>,
+        after: &mut dyn FnMut(&mut Scratch, usize, usize),
+    ) -> Result<usize, SessionError> {
+        let start = self.tokens.len();
+        if tokens.is_empty() {
+            return Err(SessionError::NoTokens);
+        }
+        if tokens.len() > self.context - start {
+            return Err(SessionError::Full { tokens: tokens.len(), used: start, context: self.context });
+        }
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= self.model.spec().vocabulary) {
+            return Err(SessionError::Token { token });
+        }
+        let mut last = 0;
+        for batch in tokens.chunks(self.batch) {
+            let position = self.tokens.len();
+            let ran =
+                forward::layers(&self.model, &mut self.scratch, &mut self.cache, batch, position, runtime);
+            if let Err(Stopped) = ran {
+                self.tokens.truncate(start);
+                return Err(SessionError::Stopped);
+            }
+            self.tokens.extend_from_slice(batch);
+            after(&mut self.scratch, batch.len(), self.tokens.len() - start);
+            last = batch.len() - 1;
+        }
+        Ok(last)
+    }
+
+    /// Tokens fed so far.
+    pub fn position(&self) -> usize {
+        self.tokens.len()
+    }
+    /// Tokens that fit.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+    /// The tokens fed so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+    /// Forgets all tokens from `position` on.
+    pub fn rewind(&mut self, position: usize) {
+        self.tokens.truncate(position);
+    }
+    /// Sets how many tokens are prefilled at once: 1 to [`BATCH`]. The logits are the same for all.
+    pub fn set_batch(&mut self, batch: usize) {
+        self.batch = batch.clamp(1, BATCH);
+    }
+    /// Bytes of keys and values, and of everything else that is reserved.
+    pub fn bytes(&self) -> (u64, u64) {
+        let spec = self.model.spec();
+        (cache_bytes(spec, self.context), scratch_bytes(spec, self.context))
+    }
+}
+
+/// Why tokens could not be fed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionError {
+    /// A context of no tokens was asked for.
+    NoContext,
+    /// Nothing to feed.
+    NoTokens,
+    /// A token that the vocabulary lacks.
+    Token {
+        /// Its number.
+        token: u32,
+    },
+    /// The context has not enough room.
+    Full {
+        /// Tokens to be fed.
+        tokens: usize,
+        /// Tokens that are there.
+        used: usize,
+        /// Tokens that fit.
+        context: usize,
+    },
+    /// Memory for the session could not be reserved.
+    OutOfMemory {
+        /// The context asked for, in tokens.
+        context: usize,
+        /// Bytes that it needs.
+        bytes: u64,
+    },
+    /// The user asked to stop.
+    Stopped,
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoContext => f.write_str("a context of 0 tokens holds nothing: choose at least 1"),
+            Self::NoTokens => f.write_str("there is nothing to run: the text is empty"),
+            Self::Token { token } => write!(f, "token {token} is not in the vocabulary"),
+            Self::Full { tokens, used: 0, context } => {
+                write!(
+                    f,
+                    "the text is {tokens} tokens long and the context holds {context}: shorten it or set a larger ctx"
+                )
+            }
+            Self::Full { tokens, used, context } => {
+                write!(
+                    f,
+                    "{tokens} more tokens do not fit: {used} of {context} are used; shorten the text, reset the conversation or set a larger ctx"
+                )
+            }
+            Self::OutOfMemory { context, bytes } => {
+                write!(
+                    f,
+                    "a context of {context} tokens needs {} and that is not free: set a smaller ctx",
+                    Mib(*bytes)
+                )
+            }
+            Self::Stopped => f.write_str("stopped"),
+        }
+    }
+}
+
+impl core::error::Error for SessionError {}
