@@ -1,1 +1,14 @@
 //! Host side of EMBODIOS, as a library that the whole-system tests use too.
+//!
+//! One file a command; `main.rs` only parses the command line. What several commands share: where things
+//! are and which cargo builds for the board ([`project`]), QEMU and its serial line ([`qemu`]), and the
+//! engine's two adapters to a PC ([`host`]).
+
+pub mod build;
+pub mod image;
+pub mod models;
+pub mod project;
+pub mod qemu;
+pub mod run;
+pub mod setup;
+pub mod test;

@@ -1,2 +1,43 @@
-//! `cargo embodi <command>`.
-fn main() {}
+//! `cargo embodi <command>`: parse, dispatch, and say in one sentence why something failed.
+
+use clap::{Parser, Subcommand};
+use embodi::{build, image, models, run, setup, test};
+use std::process::ExitCode;
+
+/// EMBODIOS from your PC: set up, build, emulate, test, and run the same engine here.
+///
+/// A model is always given as a name from `models list` (fetched when needed) or as a path.
+#[derive(Parser)]
+#[command(name = "cargo embodi", bin_name = "cargo embodi", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Setup(setup::Args),
+    Build(build::Args),
+    Image(image::Args),
+    Run(run::Args),
+    Test(test::Args),
+    Models(models::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::Build(args) => build::run(&args),
+        Command::Image(args) => image::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Models(args) => models::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("embodi: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! QEMU's raspi4b: start the image, type at its serial line, wait for words. `run --script` and the
+//! whole-system tests drive it through here.
+
+mod screen;
+
+use crate::project::answers;
+use anyhow::{Context, Result};
+use screen::Screen;
+use std::fmt;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// The emulator.
+const QEMU: &str = "qemu-system-aarch64";
+/// What the shell prints when it waits for a line.
+pub const PROMPT: &str = "> ";
+/// Words at the start of a line by which the kernel says that it has crashed.
+const FAULTS: [&str; 2] = ["EXCEPTION", "PANIC"];
+/// The prompt must have stood for this long: an answer might begin with the same characters.
+const SETTLED: Duration = Duration::from_millis(60);
+
+/// Whether a QEMU with the machine raspi4b is installed (version 9 brought it).
+pub fn has_raspi4b() -> bool {
+    let output = Command::new(QEMU).args(["-M", "help"]).stderr(Stdio::null()).output();
+    output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("raspi4b"))
+        && answers(QEMU, &["--version"])
+}
+
+/// What a board is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// kernel8.img.
+    pub kernel: PathBuf,
+    /// The card in EMMC2's slot.
+    pub card: Option<PathBuf>,
+    /// A model that the boot loader puts in memory.
+    pub initrd: Option<PathBuf>,
+    /// Boot arguments.
+    pub arguments: String,
+}
+
+impl Machine {
+    /// A board with this kernel and no card.
+    pub fn new(kernel: &Path) -> Self {
+        Self { kernel: kernel.to_path_buf(), ..Self::default() }
+    }
+
+    /// With this card in the slot.
+    pub fn with_card(mut self, card: &Path) -> Self {
+        self.card = Some(card.to_path_buf());
+        self
+    }
+
+    /// With these boot arguments.
+    pub fn with_arguments(mut self, arguments: &str) -> Self {
+        self.arguments = arguments.to_owned();
+        self
+    }
+
+    /// With this file in memory.
+    pub fn with_initrd(mut self, file: &Path) -> Self {
+        self.initrd = Some(file.to_path_buf());
+        self
+    }
+
+    fn has_argument(&self, wanted: &str) -> bool {
+        self.arguments.split_whitespace().any(|argument| argument == wanted)
+    }
+
+    /// The command line, the console connected to the character device `serial` ("stdio").
+    pub fn command(&self, serial: &str) -> Command {
+        let mut command = Command::new(QEMU);
+        command.args(["-M", "raspi4b", "-display", "none", "-monitor", "none"]);
+        command.arg("-kernel").arg(&self.kernel);
+        // The first -serial is the PL011, the second the mini-UART.
+        if self.has_argument("console=mini") {
+            command.args(["-serial", "null"]);
+        }
+        command.args(["-serial", serial]);
+        if let Some(card) = &self.card {
+            // `if=sd` would be the old EMMC; a Pi 4 has its card slot on EMMC2. A comma in a file name is doubled.
+            let file = card.display().to_string().replace(',', ",,");
+            command.args(["-drive", &format!("if=none,id=card,format=raw,file={file}")]);
+            command.args(["-device", "sd-card,drive=card,bus=/generic-sdhci/sd-bus"]);
+        }
+        if let Some(initrd) = &self.initrd {
+            command.arg("-initrd").arg(initrd);
+        }
+        if !self.arguments.is_empty() {
+            command.args(["-append", &self.arguments]);
+        }
+        if self.has_argument("semihosting") {
+            command.args(["-semihosting-config", "enable=on,target=native"]);
+        }
+        command
+    }
+
+    /// Starts it with its console in our hands.
+    pub fn start(&self) -> Result<Board> {
+        let mut child = self
+            .command("stdio")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{QEMU} could not be started: run `cargo embodi setup`"))?;
+        let (mut stdin, mut stdout, mut stderr) = (
+            child.stdin.take().context("QEMU has no input")?,
+            child.stdout.take().context("QEMU has no output")?,
+            child.stderr.take().context("QEMU has no error output")?,
+        );
+        let (to_reader, output) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = stdout.read(&mut buffer) {
+                if to_reader.send(buffer[..count].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        // A thread of its own: QEMU holds a fast writer back, and we must go on reading then.
+        let (input, from_writer) = mpsc::channel::<Vec<u8>>();
+        std::thread::spawn(move || {
+            for bytes in from_writer {
+                if stdin.write_all(&bytes).and_then(|()| stdin.flush()).is_err() {
+                    break;
+                }
+            }
+        });
+        let complaints = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&complaints);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 1024];
+            while let Ok(count @ 1..) = stderr.read(&mut buffer) {
+                if let Ok(mut kept) = kept.lock() {
+                    kept.push_str(&String::from_utf8_lossy(&buffer[..count]));
+                }
+            }
+        });
+        Ok(Board {
+            child,
+            input,
+            output,
+            complaints,
+            screen: Screen::default(),
+            mark: Mark::default(),
+            typed_at: 0,
+            changed: Instant::now(),
+            echo: false,
+        })
+    }
+}
+
+/// A place in the transcript: a line, and bytes into it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mark {
+    line: usize,
+    byte: usize,
+}
+
+/// A running board with its console in our hands. Dropping it ends QEMU.
+pub struct Board {
+    child: Child,
+    input: Sender<Vec<u8>>,
+    output: Receiver<Vec<u8>>,
+    complaints: Arc<Mutex<String>>,
+    screen: Screen,
+    /// What was before has been dealt with.
+    mark: Mark,
+    /// Finished lines on the screen when a line was typed: the prompt is on a later one.
+    typed_at: usize,
+    changed: Instant,
+    echo: bool,
+}
+
+/// Why what was waited for did not come.
+#[derive(Debug)]
+pub enum Failure {
+    /// The kernel said that it crashed; its words.
+    Fault(String),
+    /// It did not come in time.
+    TimedOut {
+        /// What was waited for.
+        wanted: String,
+        /// How long.
+        waited: Duration,
+    },
+    /// QEMU ended.
+    Exited {
+        /// What was waited for.
+        wanted: String,
+        /// QEMU's last words.
+        complaints: String,
+    },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(words) => write!(f, "the kernel crashed: {words}"),
+            Self::TimedOut { wanted, waited } => {
+                write!(f, "{wanted} did not come within {} seconds", waited.as_secs())
+            }
+            Self::Exited { wanted, complaints } => {
+                write!(f, "QEMU ended before {wanted} came")?;
+                if complaints.is_empty() { Ok(()) } else { write!(f, ": {}", complaints.trim()) }
+            }
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl Board {
+    /// Shows everything that arrives on standard output, as it arrives.
+    pub fn echo(mut self) -> Self {
+        self.echo = true;
+        self
+    }
+
+    /// Everything the board has printed, as a terminal would show it.
+    pub fn transcript(&self) -> String {
+        self.screen.text_from(0)
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) {
+        // If QEMU has ended, the next wait says so.
+        let _ = self.input.send(bytes.to_vec());
+    }
+
+    /// Types a line and Enter.
+    pub fn type_line(&mut self, line: &str) {
+        self.take_waiting();
+        self.typed_at = self.screen.finished() + 1;
+        self.send(line.as_bytes());
+        self.send(b"\r");
+    }
+
+    /// Waits until the shell waits for a line, and gives what was printed since the last wait.
+    pub fn prompt(&mut self, timeout: Duration) -> Result<String, Failure> {
+        let typed_at = self.typed_at;
+        self.wait("the prompt", timeout, |board| {
+            let screen = &board.screen;
+            let last = screen.finished();
+            let here = last >= typed_at && screen.current() == PROMPT && board.changed.elapsed() >= SETTLED;
+            let place = Mark { line: last, byte: PROMPT.len() };
+            // The same prompt does not count twice.
+            (here && board.mark != place).then_some(place)
+        })
+    }
+
+    /// Types a line, waits for the next prompt, and gives what was printed between them.
+    pub fn ask(&mut self, line: &str, timeout: Duration) -> Result<String, Failure> {
+        self.type_line(line);
+        let text = self.prompt(timeout)?;
+        // What was typed is echoed on the first line.
+        let (_, answer) = text.split_once('\n').unwrap_or(("", &text));
+        Ok(answer.to_owned())
+    }
+
+    /// Waits for words, and gives what was printed since the last wait up to and with them.
+    pub fn expect(&mut self, words: &str, timeout: Duration) -> Result<String, Failure> {
+        self.wait(&format!("\"{words}\""), timeout, |board| {
+            board.screen.find(words, board.mark.line, board.mark.byte)
+        })
+    }
+
+    /// Waits for QEMU to end by itself.
+    pub fn exit(&mut self, timeout: Duration) -> Result<ExitStatus, Failure> {
+        let end = Instant::now() + timeout;
+        loop {
+            self.take_waiting();
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Ok(status);
+            }
+            if Instant::now() > end {
+                return Err(Failure::TimedOut { wanted: "the end of QEMU".into(), waited: timeout });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until `find` gives the end of what it looks for.
+    fn wait(
+        &mut self,
+        wanted: &str,
+        timeout: Duration,
+        find: impl Fn(&Self) -> Option<Mark>,
+    ) -> Result<String, Failure> {
+        let end = Instant::now() + timeout;
+        loop {
+            self.take_waiting();
+            if let Some(place) = find(self) {
+                let text = self.screen.text_between(self.mark, place);
+                self.mark = place;
+                return Ok(text);
+            }
+            if let Some(fault) = self.fault() {
+                return Err(fault);
+            }
+            let now = Instant::now();
+            if now > end {
+                return Err(Failure::TimedOut { wanted: wanted.to_owned(), waited: timeout });
+            }
+            match self.output.recv_timeout(SETTLED.min(end - now)) {
+                Ok(bytes) => self.take(&bytes),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return match find(self) {
+                        Some(_) => continue,
+                        None => {
+                            Err(Failure::Exited { wanted: wanted.to_owned(), complaints: self.complaints() })
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    /// The kernel's last words, if it said some since the mark; waits for the rest of them.
+    fn fault(&mut self) -> Option<Failure> {
+        let is_fault = |line: &str| FAULTS.iter().any(|word| line.starts_with(word));
+        // A line on which something was already found has been seen by whoever looked for it.
+        let first = if self.mark.byte == 0 { self.mark.line } else { self.mark.line + 1 };
+        let at = (first..=self.screen.finished()).find(|&line| is_fault(self.screen.line(line)))?;
+        let end = Instant::now() + Duration::from_millis(500);
+        while let Ok(bytes) = self.output.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            self.take(&bytes);
+        }
+        Some(Failure::Fault(self.screen.line(at).trim().to_owned()))
+    }
+
+    fn take_waiting(&mut self) {
+        while let Ok(bytes) = self.output.try_recv() {
+            self.take(&bytes);
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.changed = Instant::now();
+        if self.echo {
+            let mut out = std::io::stdout();
+            // A reader of our output that went away is no reason to stop.
+            let _ = out.write_all(bytes).and_then(|()| out.flush());
+        }
+        self.screen.push(bytes);
+    }
+
+    fn complaints(&self) -> String {
+        std::thread::sleep(Duration::from_millis(50)); // the thread that collects them may be behind
+        self.complaints.lock().map(|kept| kept.clone()).unwrap_or_default()
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        // It may have ended already; then both do nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_card_is_on_emmc2_and_the_console_is_the_uart_that_the_arguments_name() {
+        let words = |machine: &Machine| crate::project::words(&machine.command("stdio"));
+        let machine = Machine::new(Path::new("k.img")).with_card(Path::new("a,b.img"));
+        let line = words(&machine);
+        assert!(line.contains("file=a,,b.img") && line.contains("bus=/generic-sdhci/sd-bus"), "{line}");
+        assert!(!line.contains("-serial null") && !line.contains("semihosting"), "{line}");
+        let line = words(&machine.with_arguments("console=mini semihosting"));
+        assert!(
+            line.contains("-serial null -serial stdio") && line.contains("-semihosting-config"),
+            "{line}"
+        );
+    }
+}

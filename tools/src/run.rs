@@ -1,0 +1,153 @@
+//! `run`: from nothing to a prompt in an emulated Raspberry Pi 4.
+
+use crate::image::Card;
+use crate::qemu::Machine;
+use crate::setup::{self, Step};
+use crate::{build, models, project};
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::io::{IsTerminal, Read};
+use std::time::Duration;
+
+/// Boot EMBODIOS in an emulated Raspberry Pi 4 and talk to it.
+///
+/// Sets up what is missing, builds kernel8.img and a card image with the model, starts QEMU and hands the
+/// terminal over: Ctrl-C goes to the board; Ctrl-A then X ends QEMU.
+///
+/// With --script it needs no terminal and serves in CI: it fails if the kernel crashes, if QEMU ends early
+/// or if a prompt does not come in time.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model: a name from `models list` or a path
+    #[arg(long, short, value_name = "NAME|PATH", default_value = models::DEFAULT)]
+    model: String,
+    /// Hand the model over in memory (initrd) instead of on the card: a second instead of half a minute
+    #[arg(long)]
+    preload: bool,
+    /// Type the lines of this file at the prompt (`-`: standard input) and print the transcript
+    ///
+    /// Empty lines and lines that begin with # are left out.
+    #[arg(long, value_name = "FILE|-")]
+    script: Option<String>,
+    /// With --script: how long each prompt may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    timeout: u64,
+    /// Boot arguments, as in cmdline.txt ("console=mini", "semihosting")
+    #[arg(long, value_name = "ARGUMENTS", default_value = "", allow_hyphen_values = true)]
+    append: String,
+    /// Leave the card slot empty
+    #[arg(long)]
+    no_card: bool,
+}
+
+/// Carries out `run`.
+pub fn run(args: &Args) -> Result<()> {
+    let script = args.script.as_deref().map(read_script).transpose()?;
+    if script.is_none() && !std::io::stdin().is_terminal() {
+        bail!(
+            "standard input is no terminal: give the lines to type with --script FILE, or --script - to read them here"
+        );
+    }
+    setup::ensure(&[Step::BoardTarget, Step::System])?;
+    let wants_model = args.preload || !args.no_card;
+    let model = if wants_model { Some(models::resolve(&args.model)?) } else { None };
+    eprintln!("building kernel8.img");
+    let kernel = build::kernel()?;
+    eprintln!("{}: {}", project::shown(&kernel.image), kernel.sizes);
+
+    let mut machine = Machine::new(&kernel.image).with_arguments(&args.append);
+    // Of its own, so that two can run side by side; gone when QEMU is.
+    let scratch = project::Scratch::new()?;
+    if !args.no_card {
+        let mut card = Card::default().with_kernel(&kernel.image);
+        if let (Some(model), false) = (&model, args.preload) {
+            card = card.with_file(model)?;
+        }
+        let path = scratch.path().join("card.img");
+        card.write(&path)?;
+        machine = machine.with_card(&path);
+    }
+    if let (Some(model), true) = (&model, args.preload) {
+        machine = machine.with_initrd(model);
+    }
+    match script {
+        Some(lines) => follow(&machine, &lines, Duration::from_secs(args.timeout)),
+        None => hand_over(&machine),
+    }
+}
+
+fn read_script(file: &str) -> Result<Vec<String>> {
+    let mut text = String::new();
+    if file == "-" {
+        std::io::stdin().read_to_string(&mut text).context("could not read standard input")?;
+    } else {
+        text = fs::read_to_string(file).with_context(|| format!("could not read the script {file}"))?;
+    }
+    let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    Ok(lines.map(str::to_owned).collect())
+}
+
+/// Types each line at the prompt and shows what comes.
+fn follow(machine: &Machine, lines: &[String], timeout: Duration) -> Result<()> {
+    let mut board = machine.start()?.echo();
+    let result = (|| {
+        board.prompt(timeout)?;
+        for (number, line) in lines.iter().enumerate() {
+            board.type_line(line);
+            let is_last = number + 1 == lines.len();
+            if is_last && line.trim().trim_start_matches('/') == "off" {
+                board.exit(timeout)?;
+            } else {
+                board.prompt(timeout)?;
+            }
+        }
+        Ok(())
+    })();
+    println!();
+    result
+}
+
+/// Gives the terminal to QEMU until it ends.
+fn hand_over(machine: &Machine) -> Result<()> {
+    eprintln!("starting QEMU. Ctrl-C goes to the board; to leave: Ctrl-A, then X.\n");
+    let terminal = Terminal::keep();
+    let status = machine.command("mon:stdio").status();
+    drop(terminal);
+    let status = status.context("qemu-system-aarch64 could not be started: run `cargo embodi setup`")?;
+    if !status.success() {
+        bail!("QEMU ended with an error ({status})");
+    }
+    Ok(())
+}
+
+/// The terminal's settings, put back at the end even if QEMU was killed before it could.
+#[cfg(unix)]
+struct Terminal(Option<rustix::termios::Termios>);
+
+#[cfg(unix)]
+impl Terminal {
+    fn keep() -> Self {
+        Self(rustix::termios::tcgetattr(std::io::stdin()).ok())
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Some(settings) = &self.0 {
+            // Nothing is left to be done if the terminal has gone.
+            let _ =
+                rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, settings);
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Terminal;
+
+#[cfg(not(unix))]
+impl Terminal {
+    fn keep() -> Self {
+        Self
+    }
+}

@@ -1,0 +1,550 @@
+//! `setup`: make a bare machine able to build and emulate.
+//!
+//! Each step says what it does, is skipped when there is nothing to do, and fails with a sentence that
+//! names the fix. Programs are only installed by systems whose packages we know (Debian, Ubuntu); elsewhere
+//! the sentence names the packages. No mirror is named here: Debian's own sources are where we look.
+
+use crate::project::{
+    self, BOARD_TARGET, DEBIAN_TEST_TARGET, Scratch, TEST_TARGET, Toolchain, answers, execute,
+};
+use crate::{models, qemu};
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Make this machine able to build and emulate: Rust targets, QEMU, the default model.
+///
+/// Every step is skipped when there is nothing to do, so it can be run again at any time. `run` and `test`
+/// do by themselves what they need of it. Installing packages needs root, or sudo without a password;
+/// otherwise the commands are printed.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only say what is there and what is missing
+    #[arg(long)]
+    check: bool,
+}
+
+/// Carries out `setup`.
+pub fn run(args: &Args) -> Result<()> {
+    if args.check {
+        let mut missing = 0;
+        for step in Step::ALL {
+            let ready = step.is_done();
+            missing += usize::from(!ready);
+            println!("{:8} {}", if ready { "ready" } else { "missing" }, step.title());
+        }
+        if missing > 0 {
+            bail!("{missing} of {} missing: run `cargo embodi setup`", Step::ALL.len());
+        }
+        return Ok(());
+    }
+    for step in Step::ALL {
+        if step.is_done() {
+            eprintln!("setup: {}: ready", step.title());
+        } else {
+            step.carry_out()?;
+        }
+    }
+    Ok(())
+}
+
+/// Carries out those of `steps` that are not done, without a word about the others.
+pub fn ensure(steps: &[Step]) -> Result<()> {
+    for step in steps.iter().filter(|step| !step.is_done()) {
+        step.carry_out()?;
+    }
+    Ok(())
+}
+
+/// A thing that a machine may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Rust's core library for the board.
+    BoardTarget,
+    /// Rust's standard library for tests under user-mode emulation.
+    TestTarget,
+    /// The emulated board.
+    System,
+    /// The emulated CPU, for tests.
+    User,
+    /// The default model.
+    Model,
+}
+
+impl Step {
+    /// In the order in which they are wanted.
+    pub const ALL: [Self; 5] = [Self::BoardTarget, Self::TestTarget, Self::System, Self::User, Self::Model];
+
+    fn title(self) -> String {
+        match self {
+            Self::BoardTarget => format!("Rust target {BOARD_TARGET} (kernel8.img)"),
+            Self::TestTarget => format!("Rust target {TEST_TARGET} (NEON tests)"),
+            Self::System => "QEMU with the machine raspi4b (version 9 or later)".into(),
+            Self::User => "QEMU's user mode, qemu-aarch64 (NEON tests)".into(),
+            Self::Model => format!("default model {}", models::DEFAULT),
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_done(self) -> bool {
+        match self {
+            Self::BoardTarget => Toolchain::with_target(BOARD_TARGET).is_some(),
+            Self::TestTarget => Toolchain::for_tests().is_some(),
+            Self::System => qemu::has_raspi4b(),
+            Self::User => answers("qemu-aarch64", &["--version"]),
+            Self::Model => models::named(models::DEFAULT).is_ok_and(|model| model.is_here()),
+        }
+    }
+
+    fn carry_out(self) -> Result<()> {
+        eprintln!("setup: {}: missing, installing it", self.title());
+        match self {
+            Self::BoardTarget => board_target(),
+            Self::TestTarget => test_target(),
+            Self::System | Self::User => install_qemu(),
+            Self::Model => models::named(models::DEFAULT)?.fetch().map(drop),
+        }
+        .with_context(|| format!("set-up stopped at \"{}\"", self.title()))?;
+        if !self.is_done() {
+            bail!("\"{}\" is still missing after it was installed: see the messages above", self.title());
+        }
+        Ok(())
+    }
+}
+
+fn board_target() -> Result<()> {
+    if rustup(BOARD_TARGET) {
+        return Ok(());
+    }
+    eprintln!("setup: rustup could not add it; trying Debian's own Rust");
+    let packages = ["rustc-web", "cargo-web", "rust-web-src", "rust-web-llvm", "lld-22"];
+    install_from_debian(
+        &packages,
+        "rustup could not add the target and this is not Debian: let rustup reach its server",
+    )?;
+    install_core_for_the_board()
+}
+
+fn test_target() -> Result<()> {
+    if rustup(TEST_TARGET) {
+        return Ok(());
+    }
+    eprintln!("setup: rustup could not add it; trying Debian's own Rust");
+    let fix = "rustup could not add the target and this is not Debian: let rustup reach its server";
+    let system = System::read();
+    if system.id != "debian" {
+        bail!("{fix}");
+    }
+    as_root(Command::new("dpkg").args(["--add-architecture", "arm64"]))?;
+    let packages = [
+        "rustc-web",
+        "cargo-web",
+        "gcc-aarch64-linux-gnu",
+        "libc6-dev-arm64-cross",
+        "libstd-rust-web-dev:arm64",
+    ];
+    install_from_debian(&packages, fix)?;
+    if !Toolchain::Debian.has_core(DEBIAN_TEST_TARGET) {
+        bail!("Debian's packages left no library for {DEBIAN_TEST_TARGET}");
+    }
+    Ok(())
+}
+
+/// Asks rustup for a target and says whether it came.
+fn rustup(target: &str) -> bool {
+    execute(Command::new("rustup").args(["target", "add", target])).is_ok()
+        && Toolchain::Current.has_core(target)
+}
+
+/// Debian ships `core` for the board as source only: compile it once and put it where rustc looks.
+fn install_core_for_the_board() -> Result<()> {
+    eprintln!(
+        "setup: compiling Rust's core library for {BOARD_TARGET} with Debian's compiler (half a minute)"
+    );
+    let scratch = Scratch::new()?;
+    fs::create_dir_all(scratch.path().join("src"))?;
+    fs::write(
+        scratch.path().join("Cargo.toml"),
+        "[package]\nname = \"core-for-the-board\"\nedition = \"2021\"\n",
+    )?;
+    fs::write(scratch.path().join("src/lib.rs"), "#![no_std]\nextern crate alloc;\n")?;
+    execute(
+        Toolchain::Debian
+            .cargo()
+            .current_dir(scratch.path())
+            .args(["build", "--release", "-Zbuild-std=core,alloc", "--target", BOARD_TARGET])
+            .env("CARGO_TARGET_DIR", scratch.path().join("target"))
+            .env("RUSTC_BOOTSTRAP", "1") // Debian's compiler is a stable one; its core may be built all the same
+            .env("RUSTFLAGS", "-Cembed-bitcode=yes"), // or link-time optimisation finds no bitcode
+    )?;
+    let built = scratch.path().join("target").join(BOARD_TARGET).join("release/deps");
+    let place = Toolchain::Debian
+        .target_libraries(BOARD_TARGET)
+        .context("Debian's rustc does not know the target")?;
+    as_root(Command::new("mkdir").arg("-p").arg(&place))?;
+    for old in libraries(&place, "")? {
+        as_root(Command::new("rm").arg(old))?; // two cores side by side would be an ambiguity
+    }
+    for name in ["core", "alloc", "compiler_builtins"] {
+        for library in libraries(&built, name)? {
+            as_root(Command::new("cp").arg(library).arg(&place))?;
+        }
+    }
+    Ok(())
+}
+
+/// The rlibs of one crate, or of all, in a folder.
+fn libraries(dir: &Path, name: &str) -> Result<Vec<PathBuf>> {
+    let prefix = if name.is_empty() { "lib".to_owned() } else { format!("lib{name}-") };
+    let entries = fs::read_dir(dir).with_context(|| format!("could not list {}", dir.display()))?;
+    let is_one = |path: &PathBuf| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        file.starts_with(&prefix) && file.ends_with(".rlib")
+    };
+    Ok(entries.flatten().map(|entry| entry.path()).filter(is_one).collect())
+}
+
+fn install_qemu() -> Result<()> {
+    const FIX: &str = "install QEMU 9 or later, with the machine raspi4b and the user mode";
+    let system = System::read();
+    let packages = ["qemu-system-arm", "qemu-user"];
+    match system.id.as_str() {
+        "debian" => match system.major() {
+            Some(..12) => bail!("Debian {} has no QEMU with raspi4b: use Debian 12 or later", system.version),
+            Some(12) => {
+                add_backports(&system.codename)?;
+                apt_install(&packages, Some(&format!("{}-backports", system.codename)))
+            }
+            _ => apt_install(&packages, None),
+        },
+        "ubuntu" if system.major().is_some_and(|major| major >= 25) => apt_install(&packages, None),
+        "ubuntu" => {
+            bail!("the QEMU of Ubuntu {} has no raspi4b: use Ubuntu 25.04 or later, or {FIX}", system.version)
+        }
+        "fedora" => bail!("{FIX}: `sudo dnf install qemu-system-aarch64-core qemu-user`"),
+        "arch" => bail!("{FIX}: `sudo pacman -S qemu-system-aarch64 qemu-user`"),
+        "macos" => bail!(
+            "{FIX}: `brew install qemu` (it lacks the user mode, so the NEON tests need a Linux machine)"
+        ),
+        _ => bail!("{FIX}, from your system's packages"),
+    }
+}
+
+/// What system this is.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct System {
+    id: String,
+    version: String,
+    codename: String,
+}
+
+impl System {
+    fn read() -> Self {
+        if cfg!(target_os = "macos") {
+            return Self { id: "macos".into(), ..Self::default() };
+        }
+        Self::parse(&fs::read_to_string("/etc/os-release").unwrap_or_default())
+    }
+
+    fn parse(os_release: &str) -> Self {
+        let value = |key: &str| {
+            let line = os_release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+            line.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
+        };
+        Self { id: value("ID"), version: value("VERSION_ID"), codename: value("VERSION_CODENAME") }
+    }
+
+    fn major(&self) -> Option<u32> {
+        self.version.split('.').next()?.parse().ok()
+    }
+}
+
+fn install_from_debian(packages: &[&str], otherwise: &str) -> Result<()> {
+    if System::read().id != "debian" {
+        bail!("{otherwise}");
+    }
+    apt_install(packages, None)
+}
+
+fn apt_install(packages: &[&str], release: Option<&str>) -> Result<()> {
+    // A broken third-party source fails the update but not what we are after: the install tells.
+    if let Err(error) = as_root(Command::new("apt-get").args(["update", "-qq"])) {
+        eprintln!("setup: going on although {error:#}");
+    }
+    let mut command = Command::new("apt-get");
+    // Recommended packages would be 100 MB of graphics that a serial line has no use for.
+    command.args(["install", "--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]);
+    if let Some(release) = release {
+        command.args(["--target-release", release]);
+    }
+    as_root(command.args(packages))
+        .context("apt-get could not install it: check the network and Debian's sources")
+}
+
+/// Runs a command as root: directly, or through sudo if that asks nothing; else says what to type.
+fn as_root(command: &mut Command) -> Result<()> {
+    let mut full = match Root::find() {
+        Root::Already => Command::new(command.get_program()),
+        Root::Sudo => {
+            let mut sudo = Command::new("sudo");
+            sudo.args(["-n", "DEBIAN_FRONTEND=noninteractive"]).arg(command.get_program());
+            sudo
+        }
+        Root::No => bail!("this needs root: run `sudo {}`, then this again", project::words(command)),
+    };
+    execute(full.args(command.get_args()).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+enum Root {
+    Already,
+    Sudo,
+    No,
+}
+
+impl Root {
+    fn find() -> Self {
+        let id = Command::new("id").arg("-u").output().map(|output| output.stdout).unwrap_or_default();
+        if id.trim_ascii() == b"0" {
+            Self::Already
+        } else if answers("sudo", &["-n", "true"]) {
+            Self::Sudo
+        } else {
+            Self::No
+        }
+    }
+}
+
+/// Lets apt see the backports of this release, from wherever the machine gets Debian already.
+fn add_backports(codename: &str) -> Result<()> {
+    let suite = format!("{codename}-backports");
+    let sources = apt_sources();
+    if sources.iter().any(|(path, text)| suites(path, text).contains(&suite)) {
+        return Ok(());
+    }
+    let Some((extension, entry)) =
+        sources.iter().find_map(|(path, text)| backports_entry(path, text, codename))
+    else {
+        bail!(
+            "no Debian source for {codename} is among apt's, so there is nothing to derive {suite} from: add it by hand"
+        );
+    };
+    let path = format!("/etc/apt/sources.list.d/embodios-{suite}.{extension}");
+    eprintln!("setup: adding {suite}, from the machine's own Debian source, as {path}");
+    match Root::find() {
+        Root::Already => fs::write(&path, entry).with_context(|| format!("could not write {path}")),
+        Root::Sudo => {
+            let mut tee = Command::new("sudo")
+                .args(["-n", "tee", &path])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .context("sudo could not be started")?;
+            tee.stdin.take().context("no pipe to sudo")?.write_all(entry.as_bytes())?;
+            if !tee.wait()?.success() {
+                bail!("could not write {path}");
+            }
+            Ok(())
+        }
+        Root::No => bail!("this needs root: write the following into {path}, then run this again\n\n{entry}"),
+    }
+}
+
+/// apt's source files and what is in them.
+fn apt_sources() -> Vec<(PathBuf, String)> {
+    let mut paths = vec![PathBuf::from("/etc/apt/sources.list")];
+    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
+        paths.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    paths.sort();
+    paths.into_iter().filter_map(|path| fs::read_to_string(&path).ok().map(|text| (path, text))).collect()
+}
+
+fn is_deb822(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "sources")
+}
+
+/// One `deb [options] address suite component…` line, taken apart.
+struct OneLine<'a> {
+    options: &'a str,
+    address: &'a str,
+    suite: &'a str,
+    components: Vec<&'a str>,
+}
+
+impl<'a> OneLine<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let rest = line.trim().strip_prefix("deb")?;
+        let rest = rest.starts_with([' ', '\t']).then(|| rest.trim_start())?;
+        let (options, rest) = match rest.strip_prefix('[') {
+            Some(inner) => {
+                let end = inner.find(']')?;
+                (&rest[..end + 2], &inner[end + 1..])
+            }
+            None => ("", rest),
+        };
+        let mut words = rest.split('#').next()?.split_whitespace();
+        Some(Self { options, address: words.next()?, suite: words.next()?, components: words.collect() })
+    }
+}
+
+/// The fields of a deb822 paragraph; a field's further lines, which begin with a space, stay with it.
+fn fields(paragraph: &str) -> Vec<(String, String)> {
+    let mut fields: Vec<(String, String)> = Vec::new();
+    for line in paragraph.lines().filter(|line| !line.starts_with('#')) {
+        if line.starts_with([' ', '\t']) {
+            if let Some((_, value)) = fields.last_mut() {
+                value.push('\n');
+                value.push_str(line);
+            }
+        } else if let Some((name, value)) = line.split_once(':') {
+            fields.push((name.trim().to_owned(), value.trim().to_owned()));
+        }
+    }
+    fields
+}
+
+fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+}
+
+fn has_word(text: Option<&str>, word: &str) -> bool {
+    text.is_some_and(|text| text.split_whitespace().any(|other| other == word))
+}
+
+/// Paragraphs of a deb822 file that are in force and give binary packages.
+fn paragraphs(text: &str) -> Vec<Vec<(String, String)>> {
+    let mut all = vec![String::new()];
+    for line in text.lines() {
+        match (line.trim().is_empty(), all.last_mut()) {
+            (false, Some(last)) => {
+                last.push_str(line);
+                last.push('\n');
+            }
+            _ => all.push(String::new()),
+        }
+    }
+    let in_force = |fields: &Vec<(String, String)>| {
+        has_word(field(fields, "Types"), "deb") && field(fields, "Enabled").is_none_or(|value| value != "no")
+    };
+    all.iter().map(|paragraph| fields(paragraph)).filter(in_force).collect()
+}
+
+/// The suites that a source file gives.
+fn suites(path: &Path, text: &str) -> Vec<String> {
+    if is_deb822(path) {
+        let words = |paragraph: Vec<(String, String)>| {
+            let words = field(&paragraph, "Suites").unwrap_or_default().split_whitespace();
+            words.map(str::to_owned).collect::<Vec<_>>()
+        };
+        paragraphs(text).into_iter().flat_map(words).collect()
+    } else {
+        text.lines().filter_map(OneLine::parse).map(|line| line.suite.to_owned()).collect()
+    }
+}
+
+/// The extension and content of a source file for the backports, derived from the entry for the release
+/// itself: same address, same key, same options.
+fn backports_entry(path: &Path, text: &str, codename: &str) -> Option<(&'static str, String)> {
+    if is_deb822(path) {
+        let source = paragraphs(text).into_iter().find(|paragraph| {
+            has_word(field(paragraph, "Suites"), codename) && has_word(field(paragraph, "Components"), "main")
+        })?;
+        let lines = source.iter().map(|(name, value)| match name.to_ascii_lowercase().as_str() {
+            "types" => "Types: deb\n".to_owned(),
+            "suites" => format!("Suites: {codename}-backports\n"),
+            "components" => "Components: main\n".to_owned(),
+            _ => format!("{name}: {value}\n"),
+        });
+        return Some(("sources", lines.collect()));
+    }
+    let mut lines = text.lines().filter_map(OneLine::parse);
+    let OneLine { options, address, .. } =
+        lines.find(|line| line.suite == codename && line.components.contains(&"main"))?;
+    let space = if options.is_empty() { "" } else { " " };
+    Some(("list", format!("deb {options}{space}{address} {codename}-backports main\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEB822: &str = "\
+Types: deb deb-src
+# a comment
+URIs: http://mirror.example/debian
+Suites: bookworm bookworm-updates
+Components: main contrib
+Signed-By: /usr/share/keyrings/debian.gpg
+
+Types: deb
+URIs: http://mirror.example/debian-security
+Suites: bookworm-security
+Components: main
+";
+
+    #[test]
+    fn backports_come_from_the_address_and_the_key_of_a_deb822_source() {
+        let (extension, entry) = backports_entry(Path::new("debian.sources"), DEB822, "bookworm").unwrap();
+        assert_eq!(extension, "sources");
+        assert_eq!(
+            entry,
+            "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm-backports\nComponents: main\n\
+             Signed-By: /usr/share/keyrings/debian.gpg\n"
+        );
+        assert_eq!(suites(Path::new("x.sources"), &entry), ["bookworm-backports"]);
+    }
+
+    #[test]
+    fn a_key_written_into_the_source_itself_stays_whole() {
+        let text = "Types: deb\nURIs: http://m.example\nSuites: bookworm\nComponents: main\nSigned-By:\n -----BEGIN\n .\n abc\n";
+        let (_, entry) = backports_entry(Path::new("a.sources"), text, "bookworm").unwrap();
+        assert!(entry.ends_with("Signed-By: \n -----BEGIN\n .\n abc\n"), "{entry}");
+    }
+
+    #[test]
+    fn backports_come_from_a_one_line_source_with_its_options() {
+        let text = "# deb http://old.example bookworm main\ndeb-src http://a.example bookworm main\n\
+                    deb [signed-by=/k.gpg arch=amd64] http://m.example/debian bookworm main contrib # x\n";
+        let (extension, entry) =
+            backports_entry(Path::new("/etc/apt/sources.list"), text, "bookworm").unwrap();
+        assert_eq!(extension, "list");
+        assert_eq!(
+            entry,
+            "deb [signed-by=/k.gpg arch=amd64] http://m.example/debian bookworm-backports main\n"
+        );
+        let (_, entry) =
+            backports_entry(Path::new("a.list"), "deb http://m.example bookworm main", "bookworm").unwrap();
+        assert_eq!(entry, "deb http://m.example bookworm-backports main\n");
+    }
+
+    #[test]
+    fn sources_of_others_and_disabled_ones_are_not_taken() {
+        for (path, text) in [
+            ("a.list", "deb http://other.example stable main"),
+            ("a.list", "deb http://m.example bookworm contrib"),
+            (
+                "a.sources",
+                "Types: deb\nEnabled: no\nURIs: http://m.example\nSuites: bookworm\nComponents: main\n",
+            ),
+            ("a.sources", "Types: deb-src\nURIs: http://m.example\nSuites: bookworm\nComponents: main\n"),
+            ("a.sources", ""),
+        ] {
+            assert_eq!(backports_entry(Path::new(path), text, "bookworm"), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_system_is_read_from_os_release() {
+        let system =
+            System::parse("PRETTY_NAME=\"x\"\nID=debian\nVERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\n");
+        assert_eq!(
+            (system.id.as_str(), system.major(), system.codename.as_str()),
+            ("debian", Some(12), "bookworm")
+        );
+        let system = System::parse("ID=\"ubuntu\"\nVERSION_ID=\"25.04\"\n");
+        assert_eq!((system.id.as_str(), system.major()), ("ubuntu", Some(25)));
+        assert_eq!(System::parse("ID=debian\n").major(), None); // testing has no number
+    }
+}

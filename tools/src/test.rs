@@ -1,0 +1,275 @@
+//! `test`: every test there is, and one line at the end that says how it went.
+
+use crate::project::{BOARD_TARGET, Toolchain, answers, execute, words};
+use crate::setup::{self, Step};
+use anyhow::{Context, Result, bail};
+use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// CPUs under which the NEON tests run: a Pi 4's, and a Pi 5's, which has the dot product instructions.
+const CPUS: [&str; 2] = ["cortex-a72", "cortex-a76"];
+
+/// Run every test: host, NEON under emulation, the firmware in an emulated Pi 4, formatting and lints.
+///
+/// Sets up what is missing first. The last line is `N passed, N failed`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only this part
+    #[arg(value_enum)]
+    part: Option<Part>,
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Formatting and lints, for this PC and for the board; skipped where the tools can't be had
+    Lint,
+    /// Everything that runs on this PC
+    Host,
+    /// The engine under qemu-aarch64, without and with dot product instructions
+    Neon,
+    /// The image in QEMU's raspi4b, driven over its serial line
+    Boot,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Lint, Self::Host, Self::Neon, Self::Boot];
+
+    fn needs(self) -> &'static [Step] {
+        match self {
+            Self::Lint => &[Step::BoardTarget],
+            Self::Host => &[Step::Model],
+            Self::Neon => &[Step::TestTarget, Step::User],
+            Self::Boot => &[Step::BoardTarget, Step::System, Step::Model],
+        }
+    }
+}
+
+/// Carries out `test`.
+pub fn run(args: &Args) -> Result<()> {
+    let parts: Vec<Part> =
+        Part::ALL.into_iter().filter(|part| args.part.is_none_or(|only| only == *part)).collect();
+    // All of the set-up first: what is missing shows before half an hour of tests.
+    for step in Step::ALL {
+        if parts.iter().any(|part| part.needs().contains(&step)) {
+            setup::ensure(&[step])?;
+        }
+    }
+    let filter = args.filter.as_deref();
+    let mut summary = Vec::new();
+    let mut total = Tally::default();
+    for part in parts {
+        for (title, tally, seconds) in carry_out(part, filter)? {
+            summary.push(format!("{title:28} {tally}  ({seconds} s)"));
+            total.add(tally);
+        }
+    }
+    println!();
+    summary.iter().for_each(|line| println!("{line}"));
+    println!("{} passed, {} failed", total.passed, total.failed);
+    if total.failed > 0 {
+        bail!("not all tests passed");
+    }
+    Ok(())
+}
+
+type Outcome = (String, Tally, u64);
+
+fn carry_out(part: Part, filter: Option<&str>) -> Result<Vec<Outcome>> {
+    match part {
+        Part::Lint => lint(),
+        Part::Host => {
+            // The firmware's tests need a board and are a part of their own.
+            let all = ["--workspace", "--exclude", "embodi", "--lib", "--tests"];
+            let tool = ["--package", "embodi", "--lib"];
+            Ok(vec![
+                timed("host", || cargo_test(Toolchain::Current.cargo(), &all, filter, &[])),
+                timed("host, this tool", || cargo_test(Toolchain::Current.cargo(), &tool, filter, &[])),
+            ])
+        }
+        Part::Neon => {
+            let (toolchain, target) =
+                Toolchain::for_tests().context("no Rust target for tests: run `cargo embodi setup`")?;
+            let variable = format!("CARGO_TARGET_{}", target.to_uppercase().replace('-', "_"));
+            let under = |cpu: &str| {
+                let mut cargo = toolchain.cargo();
+                cargo.env(format!("{variable}_RUNNER"), format!("qemu-aarch64 -cpu {cpu}"));
+                if toolchain == Toolchain::Debian {
+                    cargo.env(format!("{variable}_LINKER"), "aarch64-linux-gnu-gcc");
+                }
+                // Tiny models only: emulation costs a factor of ten.
+                let chosen = [
+                    "--package",
+                    "embodios",
+                    "--target",
+                    target,
+                    "--lib",
+                    "--test",
+                    "kernels",
+                    "--test",
+                    "golden",
+                ];
+                cargo_test(cargo, &chosen, filter, &[])
+            };
+            Ok(CPUS.map(|cpu| timed(&format!("NEON, {cpu}"), || under(cpu))).into())
+        }
+        Part::Boot => {
+            let chosen = ["--package", "embodi", "--test", "boot"];
+            // Each test is a machine of four cores: two at a time keep two real ones busy.
+            let threads = ["--test-threads", "2"];
+            Ok(vec![timed("firmware, raspi4b", || {
+                cargo_test(Toolchain::Current.cargo(), &chosen, filter, &threads)
+            })])
+        }
+    }
+}
+
+fn timed(title: &str, work: impl FnOnce() -> Tally) -> Outcome {
+    println!("\n── {title} ──");
+    let start = Instant::now();
+    let tally = work();
+    (title.to_owned(), tally, start.elapsed().as_secs())
+}
+
+/// Formatting, and clippy for both machines. One test each.
+fn lint() -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    let mut one = |title: &str, component: &str, arguments: &[&str]| {
+        let tool = if component == "rustfmt" { "fmt" } else { component };
+        let has = || {
+            Toolchain::Current
+                .cargo()
+                .args([tool, "--version"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+        };
+        let is_there = has().is_ok_and(|status| status.success())
+            || (answers("rustup", &["component", "add", component])
+                && has().is_ok_and(|status| status.success()));
+        if is_there {
+            let check = || match execute(Toolchain::Current.cargo().args(arguments)) {
+                Ok(()) => Tally { passed: 1, failed: 0 },
+                Err(error) => {
+                    println!("{error:#}");
+                    Tally { passed: 0, failed: 1 }
+                }
+            };
+            outcomes.push(timed(title, check));
+        } else {
+            println!("\n── {title} ── skipped: rustup can't add {component} here");
+        }
+    };
+    one("formatting", "rustfmt", &["fmt", "--all", "--check"]);
+    one("lints", "clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    if Toolchain::Current.has_core(BOARD_TARGET) {
+        let packages = [
+            "clippy",
+            "--package",
+            "embodios",
+            "--package",
+            "embodios-bsp",
+            "--package",
+            "embodios-firmware",
+        ];
+        let arguments = [&packages[..], &["--target", BOARD_TARGET, "--", "-D", "warnings"]].concat();
+        one("lints, as for the board", "clippy", &arguments);
+    }
+    Ok(outcomes)
+}
+
+/// Tests that passed and failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+
+    /// What one line of a test program's output adds: "test result: ok. 3 passed; 0 failed; …".
+    fn of_line(line: &str) -> Option<Self> {
+        let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+        let count = |what: &str| {
+            let part = counts.split(';').map(str::trim).find_map(|part| part.strip_suffix(what))?;
+            part.trim().parse().ok()
+        };
+        Some(Self { passed: count("passed")?, failed: count("failed")? })
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:5} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+/// Runs `cargo test`, passing its output on. What did not build or crashed counts as one failure.
+fn cargo_test(mut cargo: Command, arguments: &[&str], filter: Option<&str>, harness: &[&str]) -> Tally {
+    cargo.arg("test").args(arguments).arg("--no-fail-fast");
+    if std::io::stdout().is_terminal() {
+        cargo.args(["--color", "always"]);
+    }
+    cargo.args(filter).arg("--").args(harness);
+    match count(&mut cargo) {
+        Ok((tally, true)) => tally,
+        Ok((tally, false)) => {
+            println!("`{}` failed", words(&cargo));
+            Tally { failed: tally.failed.max(1), ..tally }
+        }
+        Err(error) => {
+            println!("{error:#}");
+            Tally { passed: 0, failed: 1 }
+        }
+    }
+}
+
+fn count(cargo: &mut Command) -> Result<(Tally, bool)> {
+    let mut child = cargo
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("`{}` could not be started", words(cargo)))?;
+    let mut tally = Tally::default();
+    let mut out = std::io::stdout();
+    for line in BufReader::new(child.stdout.take().context("cargo has no output")?).split(b'\n') {
+        let line = line?;
+        out.write_all(&line)?;
+        out.write_all(b"\n")?;
+        if let Some(found) = Tally::of_line(&without_colour(&String::from_utf8_lossy(&line))) {
+            tally.add(found);
+        }
+    }
+    Ok((tally, child.wait()?.success()))
+}
+
+fn without_colour(line: &str) -> String {
+    let mut plain = String::new();
+    let mut parts = line.split("\x1b[");
+    plain.push_str(parts.next().unwrap_or(""));
+    for part in parts {
+        plain.push_str(part.split_once('m').map_or(part, |(_, text)| text));
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_counted_with_and_without_colour() {
+        let plain =
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s";
+        assert_eq!(Tally::of_line(plain), Some(Tally { passed: 12, failed: 0 }));
+        let red = "test result: \x1b[31mFAILED\x1b[0m. 3 passed; 2 failed; 0 ignored; 0 measured";
+        assert_eq!(Tally::of_line(&without_colour(red)), Some(Tally { passed: 3, failed: 2 }));
+        assert_eq!(Tally::of_line("test a::result: ok. 3 passed; 2 failed"), None);
+    }
+}
