@@ -72,6 +72,12 @@ impl<'t> Console<'t> {
         self.column_zero = false;
     }
 
+    /// Goes back to the start of the row and empties it.
+    pub fn erase_row(&mut self) {
+        self.rewrite("");
+        self.column_zero = true;
+    }
+
     /// Ends the line unless nothing has been printed on it.
     pub fn fresh_line(&mut self) {
         if !self.column_zero {

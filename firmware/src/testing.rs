@@ -1,12 +1,13 @@
-//! For tests: a terminal that plays a script and shows a screen.
+//! For tests: a terminal that plays a script and shows a screen, and a board without hardware.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use embodios::{Alone, ByteSource, Pool, ReadError};
 use unicode_width::UnicodeWidthChar;
 
-use crate::Terminal;
+use crate::{FileEntry, Platform, Region, Status, Terminal};
 
 /// A terminal that types its script and remembers what it was sent. Clones are the same terminal.
 #[derive(Clone, Default)]
@@ -137,4 +138,140 @@ fn screen(text: &str, width: usize) -> (Vec<String>, (usize, usize)) {
     let shown =
         |row: &Vec<char>| row.iter().filter(|&&c| c != WIDE).collect::<String>().trim_end().to_string();
     (rows.iter().map(shown).collect(), (row, column))
+}
+
+/// A board that exists only for a test: files are slices, a Ctrl-C comes when it is told to.
+pub struct TestPlatform {
+    pub files: Result<Vec<(&'static str, Vec<u8>)>, String>,
+    pub preloaded: Option<Vec<u8>>,
+    pub arguments: &'static str,
+    pub memory_free: u64,
+    /// The Ctrl-C comes when the engine has asked this often.
+    pub interrupt_after: Cell<Option<u32>>,
+    pub interrupted: Cell<bool>,
+    /// What was asked of the board that has an effect.
+    pub log: Vec<String>,
+    clock: Cell<u64>,
+}
+
+impl TestPlatform {
+    pub fn with_files(files: &[(&'static str, &[u8])]) -> Self {
+        Self {
+            files: Ok(files.iter().map(|&(name, bytes)| (name, bytes.to_vec())).collect()),
+            preloaded: None,
+            arguments: "",
+            memory_free: 100_000_000,
+            interrupt_after: Cell::new(None),
+            interrupted: Cell::new(false),
+            log: Vec::new(),
+            clock: Cell::new(0),
+        }
+    }
+}
+
+impl Platform for TestPlatform {
+    fn pool(&self) -> &dyn Pool {
+        &Alone
+    }
+    fn nanos(&self) -> u64 {
+        self.clock.set(self.clock.get() + 1_000_000);
+        self.clock.get()
+    }
+    fn boot_to_prompt_nanos(&self) -> u64 {
+        234_000_000
+    }
+    fn random_seed(&self) -> u64 {
+        7
+    }
+    fn interrupted(&self) -> bool {
+        match self.interrupt_after.get() {
+            Some(0) => {
+                self.interrupt_after.set(None);
+                self.interrupted.set(true);
+            }
+            Some(more) => self.interrupt_after.set(Some(more - 1)),
+            None => {}
+        }
+        self.interrupted.get()
+    }
+    fn clear_interrupt(&self) {
+        self.interrupted.set(false);
+    }
+    fn status(&self) -> Status {
+        Status {
+            board: "Test Board".into(),
+            revision: Some(0xc0_3115),
+            cores: 1,
+            cpu: "Test CPU".into(),
+            ram: 2_000_000_000,
+            arm_hz: Some(1_800_000_000),
+            core_hz: None,
+            temperature_milli: Some(48_250),
+            throttled: Some(0x5_0000 | 1),
+        }
+    }
+    fn memory(&self) -> Vec<Region> {
+        vec![Region { name: "kernel".into(), start: 0x8_0000, bytes: 2_000_000, used: 1_500_000 }]
+    }
+    fn memory_free(&self) -> u64 {
+        self.memory_free
+    }
+    fn interrupts(&self) -> Option<u64> {
+        Some(0)
+    }
+    fn files(&mut self) -> Result<Vec<FileEntry>, String> {
+        let files = self.files.as_ref().map_err(String::clone)?;
+        Ok(files
+            .iter()
+            .map(|(name, bytes)| FileEntry { name: (*name).into(), bytes: bytes.len() as u64 })
+            .collect())
+    }
+    fn open(&mut self, name: &str) -> Result<Box<dyn ByteSource>, String> {
+        let files = self.files.as_ref().map_err(String::clone)?;
+        let (_, bytes) =
+            files.iter().find(|file| file.0 == name).expect("only names that were listed are opened");
+        Ok(Box::new(OnCard(bytes.clone())))
+    }
+    fn preloaded(&self) -> Option<&'static [u8]> {
+        self.preloaded.clone().map(|bytes| &*bytes.leak())
+    }
+    fn arguments(&self) -> &str {
+        self.arguments
+    }
+    fn set_console(&mut self, name: &str) -> Result<(), String> {
+        self.log.push(format!("console {name}"));
+        Ok(())
+    }
+    fn provoke(&mut self, kind: &str) -> Result<(), String> {
+        // `fault ctrl-c N` in a script: the user presses it when the engine has asked N times.
+        match kind.strip_prefix("ctrl-c ").and_then(|count| count.parse().ok()) {
+            Some(count) => self.interrupt_after.set(Some(count)),
+            None => return Err(format!("There is no fault `{kind}`.")),
+        }
+        Ok(())
+    }
+    fn exit(&mut self, code: u32) {
+        self.log.push(format!("exit {code}"));
+    }
+    fn reboot(&mut self) {
+        self.log.push("reboot".into());
+    }
+    fn power_off(&mut self) {
+        self.log.push("off".into());
+    }
+}
+
+/// A file's bytes, to be read piece by piece as from a card.
+struct OnCard(Vec<u8>);
+
+impl ByteSource for OnCard {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        let past_end = ReadError::PastEnd { offset, wanted: buffer.len() as u64, len: self.len() };
+        let from = self.0.get(offset as usize..).and_then(|from| from.get(..buffer.len()));
+        buffer.copy_from_slice(from.ok_or(past_end)?);
+        Ok(())
+    }
 }

@@ -1,0 +1,360 @@
+//! Loader: which model, whether it fits, and its way into memory.
+//!
+//! Which: the one the boot loader already put in memory, else the one `EMBODIOS.CFG` names, else the only
+//! `.gguf` file on the card, else the user's choice from a menu. Everything that can go wrong is one sentence
+//! at the prompt.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt::{self, Write};
+use core::ops::ControlFlow;
+
+use embodios::gguf::Gguf;
+use embodios::model::budget::Budget;
+use embodios::model::{LoadOptions, Model, Progress, families};
+use embodios::source::Memory;
+use embodios::{ByteSource, Level};
+
+use crate::config::FILE;
+use crate::console::{Console, Line};
+use crate::{FileEntry, Platform};
+
+/// Tokens of context when nothing is set: room for a long conversation, and for SmolLM2 94 MB of cache.
+const CONTEXT: usize = 4096;
+/// Shorter contexts than this are not worth offering when memory is short.
+const CONTEXT_LEAST: usize = 256;
+/// Time between two drawings of the progress bar.
+const REDRAW_NANOS: u64 = 100_000_000;
+
+/// A model's bytes and what to call it.
+pub struct Source {
+    /// Its file name.
+    pub name: String,
+    /// Where its bytes come from.
+    pub bytes: Box<dyn ByteSource>,
+}
+
+/// A model in memory.
+pub struct Loaded {
+    /// The model.
+    pub model: Arc<Model>,
+    /// Tokens of context that fit with it.
+    pub context: usize,
+}
+
+/// A number of bytes as people read it.
+pub struct Mib(pub u64);
+
+impl fmt::Display for Mib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0..0xa0_0000 => write!(f, "{}.{} MiB", self.0 >> 20, ((self.0 & 0xf_ffff) * 10) >> 20),
+            _ => write!(f, "{} MiB", self.0 >> 20),
+        }
+    }
+}
+
+/// The models on the card, by name.
+pub fn models(platform: &mut dyn Platform) -> Result<Vec<FileEntry>, String> {
+    let mut files = platform.files()?;
+    // A Mac writes a file `._NAME` beside each: no model.
+    files.retain(|file| file.name.to_ascii_lowercase().ends_with(".gguf") && !file.name.starts_with('.'));
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+/// The model meant by a name (case and `.gguf` don't matter) or by its number in the list.
+pub fn find<'f>(files: &'f [FileEntry], wanted: &str) -> Option<&'f FileEntry> {
+    let same = |name: &str| name.eq_ignore_ascii_case(wanted);
+    files
+        .iter()
+        .find(|file| same(&file.name))
+        .or_else(|| files.iter().find(|file| same(&file.name[..file.name.len() - ".gguf".len()])))
+        .or_else(|| files.get(wanted.parse::<usize>().ok()?.checked_sub(1)?))
+}
+
+/// Opens the model of this name, or says why not.
+pub fn open(console: &mut Console, platform: &mut dyn Platform, name: &str) -> Option<Source> {
+    let files = match models(platform) {
+        Ok(files) => files,
+        Err(why) => {
+            console.line(why);
+            return None;
+        }
+    };
+    let Some(file) = find(&files, name) else {
+        let mut sentence = format!("There is no model `{name}` on the card");
+        for (n, file) in files.iter().enumerate() {
+            let _ = write!(sentence, "{}{}", if n == 0 { "; there is " } else { ", " }, file.name);
+        }
+        console.line(format_args!("{sentence}."));
+        return None;
+    };
+    open_file(console, platform, &file.name)
+}
+
+fn open_file(console: &mut Console, platform: &mut dyn Platform, name: &str) -> Option<Source> {
+    match platform.open(name) {
+        Ok(bytes) => Some(Source { name: name.into(), bytes }),
+        Err(why) => {
+            console.line(why);
+            None
+        }
+    }
+}
+
+/// The model to start with; says why if there is none.
+pub fn choose(console: &mut Console, platform: &mut dyn Platform, wanted: Option<&str>) -> Option<Source> {
+    if let Some(bytes) = platform.preloaded() {
+        return Some(Source { name: "the preloaded model".into(), bytes: Box::new(Memory(bytes)) });
+    }
+    if let Some(wanted) = wanted {
+        if let Some(source) = open(console, platform, wanted) {
+            return Some(source);
+        }
+        console.line(format_args!(
+            "{FILE} asks for that model: correct it, or type `models` to see what there is."
+        ));
+        return None;
+    }
+    let files = match models(platform) {
+        Ok(files) => files,
+        Err(why) => {
+            console.line(why);
+            return None;
+        }
+    };
+    match files.as_slice() {
+        [] => {
+            console.line(
+                "There is no model on the card: copy a .gguf file to its root directory, then type `models`.",
+            );
+            None
+        }
+        [only] => open_file(console, platform, &only.name),
+        several => {
+            let name = menu(console, platform, several)?;
+            open_file(console, platform, &name)
+        }
+    }
+}
+
+fn menu(console: &mut Console, platform: &mut dyn Platform, files: &[FileEntry]) -> Option<String> {
+    console.line("Several models are on the card:");
+    for (n, file) in files.iter().enumerate() {
+        console.line(format_args!("{:3}  {}, {}", n + 1, file.name, Mib(file.bytes)));
+    }
+    console.line(format_args!(
+        "Type the number of the one to load, or nothing for none. (`model = NAME` in {FILE}"
+    ));
+    console.line("on the card answers this for good.)");
+    loop {
+        match console.read_line("> ") {
+            Line::Interrupted => {
+                platform.clear_interrupt();
+                return None;
+            }
+            Line::Text(answer) => match (answer.trim(), find(files, answer.trim())) {
+                ("", _) => return None,
+                (_, Some(file)) => return Some(file.name.clone()),
+                (_, None) => {
+                    console.line(format_args!("Type a number from 1 to {}, or nothing.", files.len()))
+                }
+            },
+        }
+    }
+}
+
+/// How much context a model can have.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// As much as was wanted.
+    Whole(usize),
+    /// Less: all that memory allows.
+    Less(usize),
+    /// None worth having: bytes it needs at least.
+    Not(u64),
+}
+
+/// The largest context up to `wanted` that fits into `free` bytes.
+pub fn fit(wanted: usize, free: u64, need: impl Fn(usize) -> u64) -> Fit {
+    if need(wanted) <= free {
+        return Fit::Whole(wanted);
+    }
+    let least = CONTEXT_LEAST.min(wanted);
+    if need(least) > free {
+        return Fit::Not(need(least));
+    }
+    let (mut fits, mut too_many) = (least, wanted);
+    while too_many - fits > 1 {
+        let middle = fits + (too_many - fits) / 2;
+        if need(middle) <= free { fits = middle } else { too_many = middle }
+    }
+    Fit::Less(fits)
+}
+
+/// Reads the header and says how much context the model can have in `free` bytes; a sentence if it can't
+/// be used.
+pub fn plan(source: &Source, wanted: Option<usize>, free: u64) -> Result<Fit, String> {
+    let gguf = Gguf::open(&*source.bytes).map_err(|error| error.to_string())?;
+    let spec = families::spec(&gguf).map_err(|error| error.to_string())?;
+    let context = wanted.unwrap_or(CONTEXT).min(spec.context);
+    // Weights that are in memory already take no more of it.
+    let there = source.bytes.bytes().is_some();
+    let need = |context| {
+        let budget = Budget::of(&gguf, context).ok()?;
+        Some(budget.total().saturating_sub(if there { budget.weights } else { 0 }))
+    };
+    // What was accepted by `families::spec` is accepted here; if it were not, it would not fit.
+    Ok(fit(context, free, |context| need(context).unwrap_or(u64::MAX)))
+}
+
+/// Checks that a model fits into `free` bytes and gives its context; says so where it falls short.
+pub fn check(console: &mut Console, source: &Source, wanted: Option<usize>, free: u64) -> Option<usize> {
+    let name = &source.name;
+    match plan(source, wanted, free) {
+        Err(why) => {
+            console.line(format_args!("{name} can't be used: {why}."));
+            None
+        }
+        Ok(Fit::Not(need)) => {
+            let (need, free) = (Mib(need), Mib(free));
+            console.line(format_args!(
+                "{name} needs {need} of memory and {free} is free: choose a smaller file."
+            ));
+            None
+        }
+        Ok(Fit::Less(context)) => {
+            let free = Mib(free);
+            console.line(format_args!(
+                "The context is {context} tokens: more does not fit into the {free} free."
+            ));
+            Some(context)
+        }
+        Ok(Fit::Whole(context)) => {
+            if let Some(wanted) = wanted.filter(|&wanted| wanted > context) {
+                console.line(format_args!(
+                    "The context is {context} tokens: the model was made for no more than that (ctx is {wanted})."
+                ));
+            }
+            Some(context)
+        }
+    }
+}
+
+/// Brings the model into memory, showing how far it is. Ctrl-C stops it.
+pub fn load(
+    console: &mut Console,
+    platform: &dyn Platform,
+    source: &Source,
+    context: usize,
+    level: Level,
+) -> Option<Loaded> {
+    let start = platform.nanos();
+    let mut drawn = None;
+    let mut show = |progress: Progress| {
+        let now = platform.nanos();
+        if progress.done == progress.total || drawn.is_none_or(|last| now - last >= REDRAW_NANOS) {
+            drawn = Some(now);
+            console.rewrite(Bar { name: &source.name, progress, nanos: now - start });
+        }
+        if platform.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let options = LoadOptions { level, memory_free: Some(platform.memory_free()), context: Some(context) };
+    let loaded = Model::load(&*source.bytes, &options, &mut show);
+    console.fresh_line();
+    match loaded {
+        Ok(model) => Some(Loaded { model, context }),
+        Err(_) if platform.interrupted() => {
+            platform.clear_interrupt();
+            console.interrupt_served();
+            console.line("Stopped: no model is loaded.");
+            None
+        }
+        Err(error) => {
+            console.line(format_args!("{} can't be used: {error}.", source.name));
+            None
+        }
+    }
+}
+
+/// A progress bar on one row.
+struct Bar<'a> {
+    name: &'a str,
+    progress: Progress,
+    nanos: u64,
+}
+
+impl fmt::Display for Bar<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const CELLS: u64 = 20;
+        let Progress { done, total } = self.progress;
+        let share = |of: u64| (u128::from(done) * u128::from(of) / u128::from(total.max(1))) as u64;
+        let full = share(CELLS) as usize;
+        let name: String = self.name.chars().take(24).collect();
+        let per_second = done as f64 / f64::from(1 << 20) * 1e9 / self.nanos.max(1) as f64;
+        write!(
+            f,
+            "{name} [{:#<full$}{:.<rest$}] {:3} %, {} of {}, {per_second:.1} MiB/s",
+            "",
+            "",
+            share(100),
+            Mib(done),
+            Mib(total),
+            rest = CELLS as usize - full,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_context_is_the_largest_that_fits() {
+        let need = |context: usize| 1_000_000 + context as u64 * 1000;
+        assert_eq!(fit(4096, 10_000_000, need), Fit::Whole(4096));
+        assert_eq!(fit(4096, 5_096_000, need), Fit::Whole(4096));
+        assert_eq!(fit(4096, 5_095_999, need), Fit::Less(4095));
+        assert_eq!(fit(4096, 1_300_000, need), Fit::Less(300));
+        assert_eq!(fit(4096, 1_256_000, need), Fit::Less(256));
+        assert_eq!(fit(4096, 1_255_999, need), Fit::Not(1_256_000));
+        assert_eq!(fit(16, 1_015_999, need), Fit::Not(1_016_000));
+        assert_eq!(fit(16, 1_016_000, need), Fit::Whole(16));
+    }
+
+    #[test]
+    fn a_model_is_found_by_name_in_any_case_without_its_ending_or_by_number() {
+        let files =
+            ["a.gguf", "B.GGUF", "2.gguf", "x.y.gguf"].map(|name| FileEntry { name: name.into(), bytes: 1 });
+        let found = |wanted: &str| find(&files, wanted).map(|file| file.name.as_str());
+        assert_eq!(found("A.gguf"), Some("a.gguf"));
+        assert_eq!(found("b"), Some("B.GGUF"));
+        assert_eq!(found("2"), Some("2.gguf")); // a name before a number
+        assert_eq!(found("1"), Some("a.gguf"));
+        assert_eq!(found("4"), Some("x.y.gguf"));
+        for wanted in ["0", "5", "-1", "", "c", "99999999999999999999"] {
+            assert_eq!(found(wanted), None, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn the_bar_fits_a_row_at_every_size() {
+        for (done, total) in
+            [(0, 0), (0, 1), (1, 2), (98_765_432, 98_765_432), (7_999_999_999, 8_000_000_000)]
+        {
+            for nanos in [0, 1, 1_000_000_000, u64::MAX] {
+                let progress = Progress { done, total };
+                let bar =
+                    Bar { name: "a-very-long-name-of-a-model-Q4_K_M.gguf", progress, nanos }.to_string();
+                assert!(bar.len() < 100, "{bar}");
+            }
+        }
+        let progress = Progress { done: 45 << 20, total: 90 << 20 };
+        let bar = Bar { name: "m.gguf", progress, nanos: 15_000_000_000 }.to_string();
+        assert_eq!(bar, "m.gguf [##########..........]  50 %, 45 MiB of 90 MiB, 3.0 MiB/s");
+    }
+}

@@ -1,0 +1,117 @@
+//! chat, talk, infer: words to the model, and its words back as they come.
+
+use core::fmt::{self, Write};
+
+use embodios::{Error, Event, Report, Stop};
+
+use super::{Answer, PROMPT, Shell, on_board};
+use crate::console::Line;
+
+/// A prompt that takes longer than this to read is worth a progress line.
+const SILENCE_NANOS: u64 = 1_000_000_000;
+
+/// `chat TEXT`, and every line that is no command.
+pub fn chat(shell: &mut Shell, text: &str) {
+    answer(shell, text, true);
+}
+
+/// `infer TEXT`.
+pub fn infer(shell: &mut Shell, text: &str) {
+    answer(shell, text, false);
+}
+
+/// `talk`.
+pub fn talk(shell: &mut Shell, _: &str) {
+    if shell.talker().is_none() {
+        return;
+    }
+    shell.say("Every line goes to the model now, even one like `help`. An empty line, `/end` or");
+    shell.say("Ctrl-C leads back to the commands.");
+    loop {
+        match shell.console.read_line(PROMPT) {
+            Line::Interrupted => {
+                shell.platform.clear_interrupt();
+                break;
+            }
+            Line::Text(line) if line.trim().is_empty() || line.trim() == "/end" => break,
+            Line::Text(line) => answer(shell, line.trim(), true),
+        }
+    }
+    shell.say("Commands work again.");
+}
+
+fn answer(shell: &mut Shell, text: &str, as_turn: bool) {
+    if shell.talker().is_none() {
+        return;
+    }
+    let Shell { console, platform, talker: Some(talker), config, .. } = shell else { return };
+    let platform = &**platform;
+    let (start, interrupts) = (platform.nanos(), platform.interrupts());
+    let (mut waiting, mut drawn) = (false, start);
+    let mut sink = |event: Event| match event {
+        Event::Prefill { done, total } => {
+            let now = platform.nanos();
+            if done < total && now - start >= SILENCE_NANOS && now - drawn >= SILENCE_NANOS / 4 {
+                (waiting, drawn) = (true, now);
+                console.rewrite(format_args!("reading: {done} of {total} tokens"));
+            }
+        }
+        Event::Text(text) => {
+            if core::mem::take(&mut waiting) {
+                console.erase_row();
+            }
+            let _ = console.write_str(text); // never fails
+        }
+    };
+    let conversation = &mut talker.conversation;
+    let report = on_board(platform, |runtime| {
+        if as_turn {
+            conversation.say(text, config.limit, runtime, &mut sink)
+        } else {
+            conversation.complete(text, config.limit, runtime, &mut sink)
+        }
+    });
+    if waiting {
+        console.erase_row();
+    }
+    console.fresh_line();
+    match report {
+        Ok(report) => {
+            if report.reason == Stop::Interrupted {
+                shell.interrupt_served();
+            }
+            shell.console.dim(Summary(&report));
+            let taken = |before: u64| shell.platform.interrupts().map(|now| now.saturating_sub(before));
+            shell.last = Some(Answer { interrupts: interrupts.and_then(taken), report });
+        }
+        Err(Error::Interrupted) => {
+            shell.interrupt_served();
+            shell.say("Stopped before the answer; the conversation is as it was.");
+        }
+        Err(error) => shell.say(super::sentence(error)),
+    }
+}
+
+/// The line under an answer.
+struct Summary<'r>(&'r Report);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = self.0;
+        write!(f, "[{} tokens read", report.prompt_tokens)?;
+        if report.cached_tokens > 0 {
+            write!(f, " after {} kept", report.cached_tokens)?;
+        }
+        write!(f, ", {:.1} tokens/s; {} written", report.prefill_rate(), report.generated)?;
+        if report.generated > 1 {
+            let (rate, bandwidth) = (report.decode_rate(), report.gigabytes_per_second());
+            write!(f, ", {rate:.1} tokens/s, {bandwidth:.2} GB/s of weights")?;
+        }
+        f.write_str(match report.reason {
+            Stop::End => "]",
+            Stop::Limit => "; cut at the `limit`]",
+            Stop::Context => "; the context is full: `reset`]",
+            Stop::Interrupted => "; stopped]",
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! status, mem: the board as it is.
+
+use alloc::string::String;
+use core::fmt::Write;
+
+use super::Shell;
+use crate::loader::Mib;
+
+/// VideoCore's throttle bits, what is now (tag 0x30046; 16 higher: since the start).
+const THROTTLE: [(u32, &str); 4] = [
+    (0, "the supply voltage is too low: use a stronger power supply"),
+    (1, "the Arm clock is capped"),
+    (2, "throttled"),
+    (3, "the soft temperature limit is reached: cool the board"),
+];
+
+/// `status`.
+pub fn status(shell: &mut Shell, _: &str) {
+    let status = shell.platform.status();
+    let mut board = status.board.clone();
+    if let Some(revision) = status.revision {
+        let _ = write!(board, ", revision {revision:x}");
+    }
+    shell.say(format_args!("board        {board}"));
+    let mut cores = alloc::format!("{} x {}, level {}", status.cores, status.cpu, shell.level);
+    for (name, hz) in [("Arm", status.arm_hz), ("core", status.core_hz)] {
+        if let Some(hz) = hz {
+            let _ = write!(cores, ", {name} clock {} MHz", hz / 1_000_000);
+        }
+    }
+    shell.say(format_args!("cores        {cores}"));
+    if let Some(milli) = status.temperature_milli {
+        shell.say(format_args!("temperature  {}.{} C", milli / 1000, milli % 1000 / 100));
+    }
+    if let Some(bits) = status.throttled {
+        for (bit, words) in THROTTLE {
+            match (bits >> bit & 1, bits >> (bit + 16) & 1) {
+                (1, _) => shell.say(format_args!("power        {words}")),
+                (_, 1) => shell.say(format_args!("power        earlier: {words}")),
+                _ => {}
+            }
+        }
+        if bits == 0 {
+            shell.say("power        good");
+        }
+    }
+    let seconds = shell.platform.nanos() / 1_000_000_000;
+    shell.say(format_args!("running      {}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60));
+    let model = match &shell.talker {
+        None => String::from("none"),
+        Some(talker) => alloc::format!("{}, {}", talker.conversation.model().name(), talker.file),
+    };
+    shell.say(format_args!("model        {model}"));
+    if let Some(talker) = &shell.talker {
+        let session = talker.conversation.session();
+        let (used, all, seed) = (session.position(), session.context(), talker.conversation.sampling().seed);
+        shell.say(format_args!("conversation {used} of {all} tokens, seed {seed}"));
+    }
+}
+
+/// `mem`.
+pub fn mem(shell: &mut Shell, _: &str) {
+    for region in shell.platform.memory() {
+        let (name, end) = (&region.name, region.start + region.bytes);
+        let (used, bytes) = (Mib(region.used), Mib(region.bytes));
+        shell.say(format_args!("{name:12} {:#012x}-{end:#012x}  {used} of {bytes} used", region.start));
+    }
+    let free = Mib(shell.platform.memory_free());
+    shell.say(format_args!("free for a model: {free}"));
+    if let Some(talker) = &shell.talker {
+        let model = alloc::sync::Arc::clone(talker.conversation.model());
+        let (bytes, weights) = (Mib(talker.bytes), Mib(model.weight_bytes()));
+        shell.say(format_args!(
+            "{} takes {bytes}; {weights} of weights are read for each token",
+            model.name()
+        ));
+    }
+}

@@ -1,0 +1,110 @@
+//! models, load, tokens: what is on the card, and how a model reads.
+
+use alloc::format;
+use alloc::string::String;
+use core::fmt::Write;
+
+use embodios::Conversation;
+
+use super::{Shell, Talker};
+use crate::loader::{self, Fit, Loaded, Mib, Source};
+
+/// `models`: name, size, and whether it fits. Reads each file's header.
+pub fn models(shell: &mut Shell, _: &str) {
+    let files = match loader::models(shell.platform) {
+        Ok(files) => files,
+        Err(why) => return shell.say(why),
+    };
+    if files.is_empty() {
+        return shell.say("There is no .gguf file in the card's root directory.");
+    }
+    let free = shell.free_without_model();
+    for (n, file) in files.iter().enumerate() {
+        if shell.platform.interrupted() {
+            return shell.interrupt_served();
+        }
+        let loaded = shell.talker.as_ref().is_some_and(|talker| talker.file == file.name);
+        let verdict = match shell.platform.open(&file.name) {
+            _ if loaded => "loaded".into(),
+            Err(why) => why,
+            Ok(bytes) => {
+                let source = Source { name: file.name.clone(), bytes };
+                match loader::plan(&source, shell.config.context, free) {
+                    Ok(Fit::Whole(context)) => format!("fits, context {context}"),
+                    Ok(Fit::Less(context)) => format!("fits with a context of {context}"),
+                    Ok(Fit::Not(need)) => format!("too big: needs {}, {} is free", Mib(need), Mib(free)),
+                    Err(why) => why,
+                }
+            }
+        };
+        shell.say(format_args!("{:3}  {}, {}: {verdict}", n + 1, file.name, Mib(file.bytes)));
+    }
+}
+
+/// `load NAME`.
+pub fn load(shell: &mut Shell, name: &str) {
+    if let Some(source) = loader::open(&mut shell.console, shell.platform, name) {
+        shell.take(&source);
+    }
+}
+
+/// `tokens TEXT`: ids and pieces, wrapped.
+pub fn tokens(shell: &mut Shell, text: &str) {
+    let Some(talker) = shell.talker() else { return };
+    let model = talker.conversation.model().clone();
+    let ids = model.tokenizer().encode(text, false, true);
+    let mut row = String::new();
+    for &id in &ids {
+        let token = format!("{id} {}", quoted(model.tokenizer().piece(id)));
+        if !row.is_empty() && row.chars().count() + token.chars().count() > 76 {
+            shell.say(core::mem::take(&mut row));
+        }
+        let _ = write!(row, "{}{token}", if row.is_empty() { "" } else { "  " });
+    }
+    shell.say(row);
+    shell.say(format_args!("{} tokens", ids.len()));
+}
+
+/// Bytes in quotes: as text where they are text.
+fn quoted(bytes: &[u8]) -> String {
+    let mut out = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        let _ = write!(out, "{}", chunk.valid().escape_debug());
+        for byte in chunk.invalid() {
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out.push('"');
+    out
+}
+
+impl Shell<'_> {
+    /// Bytes a model could take if the present one were gone.
+    pub fn free_without_model(&self) -> u64 {
+        self.platform.memory_free() + self.talker.as_ref().map_or(0, |talker| talker.bytes)
+    }
+
+    /// Puts this model in the place of the present one, which stays if the new one can't be used.
+    pub fn take(&mut self, source: &Source) {
+        let free = self.free_without_model();
+        let Some(context) = loader::check(&mut self.console, source, self.config.context, free) else {
+            return;
+        };
+        self.talker = None; // its memory is what the next one gets
+        self.last = None;
+        let before = self.platform.memory_free();
+        let loaded = loader::load(&mut self.console, self.platform, source, context, self.level);
+        let Some(Loaded { model, context }) = loaded else { return };
+        let sampling = self.sampling();
+        match Conversation::new(model, context, sampling) {
+            Ok(mut conversation) => {
+                conversation.set_system(self.config.system.clone());
+                let bytes = before.saturating_sub(self.platform.memory_free());
+                let name = String::from(conversation.model().name());
+                self.talker = Some(Talker { file: source.name.clone(), bytes, conversation });
+                self.say(format_args!("{name} is loaded, with a context of {context} tokens."));
+            }
+            Err(error) => self.say(super::sentence(error)),
+        }
+    }
+}

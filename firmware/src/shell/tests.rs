@@ -1,0 +1,354 @@
+//! The shell as a user meets it: typed at a scripted terminal, on a board without hardware, with a tiny model.
+
+use super::*;
+use crate::testing::{ScriptedTerminal, TestPlatform};
+
+/// A model of random weights with a real tokenizer; small enough to answer at once.
+fn tiny() -> Vec<u8> {
+    embodios::synth::tiny(1, "q8_0")
+}
+
+/// Types the script, then `off`; gives everything the terminal was sent.
+fn play_on(platform: &mut TestPlatform, script: &str) -> String {
+    let terminal = ScriptedTerminal::new(format!("{script}off\r"));
+    run(&mut terminal.clone(), platform);
+    assert!(terminal.is_done(), "the shell left before its script was over");
+    terminal.text()
+}
+
+fn play(files: &[(&'static str, &[u8])], script: &str) -> String {
+    play_on(&mut TestPlatform::with_files(files), script)
+}
+
+/// Same, with the tiny model loaded, and without what comes before the first prompt.
+fn chat(script: &str) -> String {
+    let text = play(&[("tiny.gguf", &tiny())], &format!("set temperature 0\rset limit 12\r{script}"));
+    let start = text.find("limit is 12\r\n").expect("the settings were made");
+    text[start + "limit is 12\r\n".len()..].to_string()
+}
+
+/// Between the echo of this line and the next prompt.
+fn after<'t>(text: &'t str, line: &str) -> &'t str {
+    let echo = format!("> {line}\r\n");
+    let start = text.find(&echo).unwrap_or_else(|| panic!("{line:?} was not typed in {text:?}")) + echo.len();
+    text[start..].split("\r\n> ").next().unwrap()
+}
+
+#[test]
+fn the_banner_says_what_runs_where_and_how_soon() {
+    let text = play(&[], "");
+    let banner = text.split("Type 'help' for available commands.\r\n").next().unwrap();
+    for part in ["EMBODIOS ", env!("CARGO_PKG_VERSION"), "Test Board, 1 x Test CPU", "boot to prompt 234 ms"]
+    {
+        assert!(banner.contains(part), "{part}: {banner}");
+    }
+    assert!(banner.ends_with("\r\nEMBODIOS Ready.\r\n"), "{banner}");
+}
+
+#[test]
+fn a_line_is_a_command_by_one_rule() {
+    let command = |line: &'static str| match meaning(line) {
+        Meaning::Command(command, rest) => format!("{}|{rest}", command.name),
+        Meaning::Talk(text) => format!("talk: {text}"),
+        Meaning::NoSuchCommand(word) => format!("none: {word}"),
+        Meaning::Nothing => "nothing".into(),
+    };
+    for (line, meant) in [
+        ("", "nothing"),
+        ("   ", "nothing"),
+        ("help", "help|"),
+        ("  help  ", "help|"),
+        ("/help me", "help|me"),
+        ("help me write a poem", "talk: help me write a poem"),
+        ("status of the union", "talk: status of the union"),
+        ("chat help", "chat|help"),
+        ("chat  two  spaces ", "chat|two  spaces"),
+        ("set", "set|"),
+        ("set seed 4", "set|seed 4"),
+        ("load", "load|"),
+        ("Load the boat", "talk: Load the boat"),
+        ("loading", "talk: loading"),
+        ("hello", "talk: hello"),
+        ("/hlep", "none: hlep"),
+        ("/", "none: "),
+    ] {
+        assert_eq!(command(line), meant, "{line:?}");
+    }
+}
+
+#[test]
+fn help_lists_every_command_in_80_columns_of_ascii() {
+    let text = play(&[], "help\r");
+    let help = after(&text, "help");
+    for command in COMMANDS {
+        assert!(help.contains(&format!("\r\n  {}", command.name)), "{}", command.name);
+    }
+    for row in help.split("\r\n") {
+        assert!(row.len() < 80 && row.is_ascii(), "{row}");
+    }
+}
+
+#[test]
+fn without_a_card_or_a_model_there_is_a_sentence_and_the_prompt() {
+    let mut platform = TestPlatform::with_files(&[]);
+    platform.files = Err("There is no card in the slot: put one in.".into());
+    let text = play_on(
+        &mut platform,
+        "hello\rmodels\rload x\rtokens x\rinfer x\rdigest x\rreset\rtalk\rbenchmark\rperf\r",
+    );
+    assert_eq!(text.matches("There is no card in the slot: put one in.").count(), 3);
+    for line in ["hello", "tokens x", "infer x", "digest x", "reset", "talk", "benchmark"] {
+        let none = "No model is loaded: `models` lists those on the card, `load NAME` loads one.";
+        assert_eq!(after(&text, line), none, "{line}");
+    }
+    assert!(after(&text, "perf").starts_with("No answer has been given yet"));
+
+    let text = play(&[("kernel8.img", b"x"), ("._a.gguf", b"x")], "models\r");
+    assert!(text.contains("There is no model on the card: copy a .gguf file"), "{text}");
+    assert_eq!(after(&text, "models"), "There is no .gguf file in the card's root directory.");
+}
+
+#[test]
+fn the_only_model_is_loaded_with_a_progress_bar() {
+    let text = play(&[("tiny.gguf", &tiny())], "");
+    assert!(text.contains("\rtiny.gguf [####################] 100 %, "), "{text}");
+    assert!(text.contains("is loaded, with a context of"), "{text}");
+}
+
+#[test]
+fn a_preloaded_model_comes_before_the_card() {
+    let mut platform = TestPlatform::with_files(&[("bad.gguf", b"not a model")]);
+    platform.preloaded = Some(tiny());
+    let text = play_on(&mut platform, "");
+    assert!(text.contains("the preloaded model"), "{text}");
+    assert!(text.contains("is loaded, with a context of"), "{text}");
+}
+
+#[test]
+fn of_several_models_the_user_chooses() {
+    let model = tiny();
+    let files: [(&str, &[u8]); 3] = [("b.gguf", &model), ("a.gguf", &model), ("readme.txt", b"x")];
+    let text = play(&files, "7\r2\rstatus\r");
+    assert!(text.contains("\r\n  1  a.gguf, "), "{text}");
+    assert_eq!(after(&text, "7"), "Type a number from 1 to 2, or nothing.");
+    assert!(after(&text, "status").contains(", b.gguf\r\n"), "{text}");
+    for none in ["\r", "\x03"] {
+        let text = play(&files, &format!("{none}hello\r"));
+        assert!(after(&text, "hello").starts_with("No model is loaded"), "{text}");
+    }
+}
+
+#[test]
+fn the_configuration_is_used_and_its_faults_are_named() {
+    let model = tiny();
+    let config: &[u8] = b"model = B\r\nctx = 64\r\ntemprature = 3\r\nseed = 5\r\nconsole = pl011";
+    let files: [(&str, &[u8]); 3] = [("b.gguf", &model), ("a.gguf", &model), ("embodios.cfg", config)];
+    let mut platform = TestPlatform::with_files(&files);
+    let text = play_on(&mut platform, "status\r");
+    assert!(
+        text.contains("EMBODIOS.CFG line 3: there is no setting `temprature`: did you mean `temperature`?")
+    );
+    assert!(text.contains("is loaded, with a context of 64 tokens."), "{text}");
+    assert!(after(&text, "status").contains(", b.gguf\r\n"), "{text}");
+    assert!(after(&text, "status").contains("of 64 tokens, seed 5"), "{text}");
+    assert_eq!(platform.log, ["console pl011", "exit 0", "off"]);
+
+    let text = play(&[("a.gguf", &model), ("EMBODIOS.CFG", b"model = c")], "");
+    assert!(
+        text.contains("There is no model `c` on the card; there is a.gguf.\r\nEMBODIOS.CFG asks for"),
+        "{text}"
+    );
+    let large = vec![b'#'; 100_000];
+    assert!(play(&[("EMBODIOS.CFG", &large)], "").contains("EMBODIOS.CFG has 100000 bytes"));
+}
+
+#[test]
+fn a_file_that_is_no_whole_model_is_refused_in_one_sentence() {
+    let model = tiny();
+    for (bytes, word) in [
+        (&b""[..], "GGUF"),
+        (b"PK\x03\x04 something else", "not a GGUF file"),
+        (&model[..4], "cut short"),
+        (&model[..model.len() / 2], "cut short"),
+        (&model[..model.len() - 1], "cut short"),
+    ] {
+        let text = play(&[("bad.gguf", bytes)], "models\r");
+        let sentence =
+            text.split("\r\n").find(|row| row.starts_with("bad.gguf can't be used: ")).expect(&text);
+        assert!(sentence.contains(word), "{word}: {sentence}");
+        assert!(after(&text, "models").contains(word), "{word}: {text}");
+    }
+}
+
+#[test]
+fn a_model_that_does_not_fit_leaves_the_present_one() {
+    let model = tiny();
+    let mut platform = TestPlatform::with_files(&[("tiny.gguf", &model)]);
+    platform.memory_free = 10_000;
+    let text = play_on(&mut platform, "models\r");
+    assert!(text.contains("of memory and 0.0 MiB is free: choose a smaller file."), "{text}");
+    assert!(after(&text, "models").contains("too big: needs "), "{text}");
+
+    let text = chat("load nothing\rload 2\rhello\r");
+    assert_eq!(after(&text, "load nothing"), "There is no model `nothing` on the card; there is tiny.gguf.");
+    assert!(after(&text, "hello").contains(" tokens read"), "{text}");
+}
+
+#[test]
+fn ctrl_c_stops_loading() {
+    let mut platform = TestPlatform::with_files(&[("tiny.gguf", &tiny())]);
+    platform.interrupt_after.set(Some(0));
+    let text = play_on(&mut platform, "\x03hello\rload 1\rhi there\r");
+    assert!(text.contains("Stopped: no model is loaded.\r\n> hello\r\nNo model is loaded"), "{text}");
+    assert!(after(&text, "hi there").contains(" tokens read"), "{text}");
+}
+
+#[test]
+fn plain_text_is_answered_and_the_conversation_goes_on() {
+    let text = chat("hello\rchat status\rperf\rstatus\rreset\rhello\r");
+    let first = after(&text, "hello");
+    assert!(first.contains("\x1b[2m[") && first.ends_with("]\x1b[0m"), "{first}");
+    assert!(!first.contains(" kept"), "{first}");
+    assert!(after(&text, "chat status").contains(" kept"), "{text}");
+    assert!(after(&text, "perf").contains("tokens/s"), "{text}");
+    // After a reset the same words get the same answer.
+    let again = &text[text.find("The conversation is forgotten.").unwrap()..];
+    let answer = |text: &str| text.split("\x1b[2m").next().unwrap().to_string();
+    assert_eq!(answer(after(again, "hello")), answer(first));
+}
+
+#[test]
+fn ctrl_c_stops_an_answer_and_the_conversation_stays_whole() {
+    for asked in [0, 1, 2, 3, 5, 8, 20] {
+        let script = format!("set limit 100\rhello\rfault ctrl-c {asked}\rtell me\r\x03and on\rperf\r");
+        let text = chat(&script);
+        assert!(after(&text, "tell me").contains("topped"), "{asked}: {text}");
+        // The byte of the Ctrl-C does nothing more, and the next line is whole.
+        assert!(!text.contains("^C"), "{asked}: {text}");
+        assert!(after(&text, "and on").contains(" kept"), "{asked}: {text}");
+    }
+}
+
+#[test]
+fn lines_typed_during_an_answer_are_read_after_it() {
+    let text = chat("fault ctrl-c 4\rtell me\rsecond line\r\x03");
+    assert!(after(&text, "tell me").contains("topped"), "{text}");
+    assert!(after(&text, "second line").contains(" tokens read"), "{text}");
+}
+
+#[test]
+fn ctrl_c_at_the_prompt_does_not_stop_the_next_answer() {
+    let text = chat("half a li\x03hello\r");
+    assert!(text.contains("> half a li^C\r\n> hello\r\n"), "{text}");
+    assert!(!after(&text, "hello").contains("topped"), "{text}");
+}
+
+#[test]
+fn a_text_longer_than_the_context_is_refused_with_numbers() {
+    let long = "word ".repeat(200);
+    let text = chat(&format!("set ctx 64\rhi\r{long}\rhi again\rinfer {long}\rdigest x\r"));
+    for line in [long.clone(), format!("infer {long}")] {
+        let refused = after(&text, &line);
+        assert!(
+            refused.contains("64") && refused.ends_with('.') && !refused.contains("tokens read"),
+            "{refused}"
+        );
+    }
+    assert!(after(&text, "hi again").contains(" kept"), "{text}");
+}
+
+#[test]
+fn settings_are_shown_changed_and_corrected() {
+    let text = chat(
+        "set\rset temprature 1\rset top_k lots\rset colour red\rset top-p\rset seed=9\rset ctx 64\rset system \"Be brief.\"\rstatus\r",
+    );
+    let all = after(&text, "set");
+    for key in config::KEYS {
+        assert!(all.contains(&format!("{:15} ", key.name)), "{}: {all}", key.name);
+    }
+    assert_eq!(
+        after(&text, "set temprature 1"),
+        "There is no setting `temprature`: did you mean `temperature`?"
+    );
+    assert!(
+        after(&text, "set top_k lots").starts_with("`top_k` can't be `lots`: it takes how many"),
+        "{text}"
+    );
+    assert!(after(&text, "set colour red").contains("there are model, ctx,"), "{text}");
+    assert!(after(&text, "set top-p").starts_with("top_p is 0.95. It takes a share"), "{text}");
+    assert_eq!(after(&text, "set seed=9"), "seed is 9");
+    assert!(
+        after(&text, "set ctx 64").contains("The conversation starts afresh, with a context of 64 tokens.")
+    );
+    assert!(after(&text, "set system \"Be brief.\"").contains("starts afresh"), "{text}");
+    assert!(after(&text, "status").contains("0 of 64 tokens, seed 9"), "{text}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_answer() {
+    let answer = |script: &str| {
+        let text = chat(&format!("set temperature 1\r{script}hello\r"));
+        after(&text, "hello").split("\x1b[2m").next().unwrap().to_string()
+    };
+    assert_eq!(answer("set seed 11\r"), answer("set seed 11\r"));
+    assert_eq!(answer("set seed 11\r"), answer("set seed 4\rhi\rset seed 11\rreset\r"));
+    assert_ne!(answer("set seed 11\r"), answer("set seed 12\r"));
+}
+
+#[test]
+fn in_talk_every_line_is_said_until_an_empty_one() {
+    for end in ["\r", "/end\r", "\x03"] {
+        let text = chat(&format!("talk\rhelp\rstatus\r{end}status\r"));
+        assert!(after(&text, "help").contains(" tokens read"), "{text}");
+        assert!(after(&text, "status").contains(" tokens read"), "{text}");
+        let left = &text[text.find("Commands work again.").unwrap()..];
+        assert!(after(left, "status").starts_with("board "), "{text}");
+    }
+}
+
+#[test]
+fn tokens_and_digest_and_infer_show_the_engine_at_work() {
+    let text = chat("tokens Hello, world\rdigest Hello\rdigest Hello\rdigest Hellp\rinfer Once upon\r");
+    assert!(after(&text, "tokens Hello, world").ends_with(" tokens"), "{text}");
+    let digest = after(&text, "digest Hello");
+    assert!(digest.starts_with("digest ") && digest.contains(" of the logits after "), "{digest}");
+    assert_eq!(text.matches(digest).count(), 2, "{text}");
+    assert!(after(&text, "infer Once upon").contains(" tokens read"), "{text}");
+}
+
+#[test]
+fn the_board_is_described() {
+    let text = chat("status\rmem\rbenchmark\rfault me\r/xyzzy\r/hlep\rchat\r");
+    let status = after(&text, "status");
+    for part in
+        ["Test Board, revision c03115", "1 x Test CPU", "Arm clock 1800 MHz", "48.2 C", "supply voltage"]
+    {
+        assert!(status.contains(part), "{part}: {status}");
+    }
+    let mem = after(&text, "mem");
+    assert!(mem.contains("kernel") && mem.contains("1.4 MiB of 1.9 MiB used"), "{mem}");
+    let benchmark = after(&text, "benchmark");
+    assert!(benchmark.contains("prefill ") && benchmark.contains(" GB/s"), "{benchmark}");
+    assert_eq!(after(&text, "fault me"), "There is no fault `me`.");
+    assert_eq!(after(&text, "/xyzzy"), "There is no command `xyzzy`: `help` lists them.");
+    assert_eq!(after(&text, "/hlep"), "There is no command `hlep`: did you mean `help`?");
+    assert!(after(&text, "chat").starts_with("chat TEXT: "), "{text}");
+}
+
+#[test]
+fn reboot_and_off_leave() {
+    let mut platform = TestPlatform::with_files(&[]);
+    let terminal = ScriptedTerminal::new("reboot\r");
+    run(&mut terminal.clone(), &mut platform);
+    assert_eq!(platform.log, ["reboot"]);
+    assert!(terminal.text().ends_with("> reboot\r\nRestarting.\r\n"));
+}
+
+#[test]
+fn the_boot_arguments_choose_the_level() {
+    let mut platform = TestPlatform::with_files(&[]);
+    platform.arguments = "quiet level=plain semihosting";
+    assert!(play_on(&mut platform, "").contains(", level plain\r\n"));
+    platform.arguments = "level=quantum";
+    assert!(play_on(&mut platform, "").contains("ask for a level that this CPU does not have"));
+}
