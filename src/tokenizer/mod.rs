@@ -437,3 +437,122 @@ impl From<GgufError> for TokenizerError {
         Self::Metadata(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::Gguf;
+    use crate::gguf::writer::Writer;
+    use crate::source::Memory;
+    use proptest::prelude::*;
+
+    /// A vocabulary of these tokens, their types (1 normal, 3 control, 4 user-defined) and merges.
+    fn tokenizer(tokens: &[(&str, i32)], merges: &[&str], more: &dyn Fn(&mut Writer)) -> Tokenizer {
+        let mut writer = Writer::new();
+        writer
+            .string("tokenizer.ggml.model", "gpt2")
+            .string("tokenizer.ggml.pre", "smollm")
+            .strings("tokenizer.ggml.tokens", &tokens.iter().map(|(text, _)| *text).collect::<Vec<_>>())
+            .i32s("tokenizer.ggml.token_type", &tokens.iter().map(|(_, kind)| *kind).collect::<Vec<_>>())
+            .strings("tokenizer.ggml.merges", merges);
+        more(&mut writer);
+        let file = writer.finish().leak();
+        let gguf = Gguf::open(&Memory(file)).expect("a good file");
+        Tokenizer::from_metadata(&gguf.metadata).expect("a good vocabulary")
+    }
+
+    fn letters(more: &[(&'static str, i32)]) -> Vec<(&'static str, i32)> {
+        let letters = ["a", "b", "c", "ab", "bc", "Ġ", "<", ">", "|", "x"];
+        letters.into_iter().map(|letter| (letter, 1)).chain(more.iter().copied()).collect()
+    }
+
+    #[test]
+    fn the_lowest_rank_is_merged_first_and_of_equal_ranks_the_leftmost() {
+        let abc = tokenizer(&letters(&[("aa", 1)]), &["b c", "a b", "a a"], &|_| {});
+        let spell =
+            |text| abc.encode(text, false, false).iter().map(|t| abc.piece(*t).to_vec()).collect::<Vec<_>>();
+        assert_eq!(spell("abc"), [&b"a"[..], b"bc"]);
+        assert_eq!(spell("aaa"), [&b"aa"[..], b"a"]);
+        assert_eq!(spell(" ab"), [&b" "[..], b"ab"]);
+        assert_eq!(spell(""), [b""; 0]);
+    }
+
+    #[test]
+    fn merges_may_pass_through_texts_that_are_no_tokens_and_unknown_bytes_are_lost() {
+        // "xy" is no token, and neither is "y": it is reached through both.
+        let passing = tokenizer(&letters(&[("xya", 1)]), &["x y", "xy a"], &|_| {});
+        assert_eq!(passing.encode("xya", false, false), [passing.token("xya").expect("a token")]);
+        assert_eq!(passing.decode(&passing.encode("xyb", false, false), true), b"xb");
+        assert_eq!(passing.encode("yé", false, false), []);
+        assert_eq!(passing.token("xy"), None);
+    }
+
+    #[test]
+    fn the_longest_special_token_wins_and_user_defined_ones_need_no_asking() {
+        let tokens = letters(&[("<a>", 3), ("a>x", 3), ("x<a>x", 3), ("bb", 4), ("<|im_end|>", 1)]);
+        let t = tokenizer(&tokens, &[], &|w| {
+            w.u32("tokenizer.ggml.eos_token_id", 11);
+        });
+        let token = |text| t.token(text).expect("a token");
+        assert_eq!(t.encode("x<a>x<a>x", false, true), [token("x<a>x"), token("<a>"), token("x")]);
+        assert_eq!(t.encode("<abb>", false, false), ["<", "a", "bb", ">"].map(token));
+        assert_eq!(t.encode("<a>", false, false), ["<", "a", ">"].map(token));
+        assert!(t.is_special(token("<|im_end|>")), "it ends an answer, so it is a control token");
+        assert_eq!(t.ends(), [token("a>x"), token("<|im_end|>")]);
+        assert_eq!(t.decode(&[token("a"), token("<a>"), token("bb"), 999], false), b"abb");
+        assert_eq!(t.decode(&[token("a"), token("<a>"), token("bb"), 999], true), b"a<a>bb");
+    }
+
+    #[test]
+    fn start_and_end_are_added_only_when_the_file_and_the_caller_ask() {
+        let t = tokenizer(&letters(&[]), &[], &|w| {
+            w.u32("tokenizer.ggml.bos_token_id", 3).u32("tokenizer.ggml.eos_token_id", 4);
+            w.bool("tokenizer.ggml.add_bos_token", true).bool("tokenizer.ggml.add_eos_token", true);
+        });
+        assert_eq!(t.encode("a", true, false), [3, 0, 4]);
+        assert_eq!(t.encode("", true, false), [3, 4]);
+        assert_eq!(t.encode("a", false, false), [0]);
+    }
+
+    #[test]
+    fn phi_3_special_tokens_swallow_the_white_space_after_them() {
+        let t = tokenizer(&letters(&[("<x>", 3), ("<s>", 3)]), &[], &|w| {
+            w.string("general.name", "Phi-3 mini");
+        });
+        let token = |text| t.token(text).expect("a token");
+        assert_eq!(t.encode("<x> a<x> ", false, true), ["<x>", "a", "<x>"].map(token));
+        assert_eq!(t.encode("<s> a", false, true), ["<s>", "Ġ", "a"].map(token));
+    }
+
+    #[test]
+    fn a_stream_holds_what_is_not_whole_and_replaces_what_never_will_be() {
+        let mut stream = Utf8Stream::new();
+        assert_eq!(stream.push("a😀".as_bytes().split_at(3).0), "a");
+        assert_eq!(stream.push(&"a😀".as_bytes()[3..]), "😀");
+        assert_eq!(stream.push(b"\xff\xe2\x82"), "\u{fffd}");
+        assert_eq!(stream.push(b"x"), "\u{fffd}x");
+        assert_eq!(stream.push(b""), "");
+        assert_eq!(stream.push(b"\xf0\x9f"), "");
+        assert_eq!(stream.finish(), "\u{fffd}");
+        assert_eq!(Utf8Stream::new().finish(), "");
+    }
+
+    proptest! {
+        #[test]
+        fn a_stream_cut_anywhere_gives_the_text_decoded_at_once(
+            bytes in prop::collection::vec(prop_oneof![any::<u8>(), 0x80..0xc0u8, 0xe0..0xf8u8], 0..40),
+            cut in prop::collection::vec(0..40usize, 0..6),
+        ) {
+            let mut cut: Vec<usize> = cut.into_iter().map(|at| at.min(bytes.len())).collect();
+            cut.sort_unstable();
+            cut.push(bytes.len());
+            let (mut stream, mut text, mut from) = (Utf8Stream::new(), String::new(), 0);
+            for to in cut {
+                text += stream.push(&bytes[from..to]);
+                from = to;
+            }
+            text += &stream.finish();
+            prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
+        }
+    }
+}
