@@ -7,6 +7,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod chat;
 pub mod gguf;
 pub mod model;
 pub mod ops;
@@ -15,6 +16,7 @@ pub mod quant;
 pub mod session;
 pub mod simd;
 pub mod source;
+pub mod synth;
 pub mod tokenizer;
 
 pub use model::{LoadError, LoadOptions, Model, Progress};
@@ -22,3 +24,12 @@ pub use pool::{Alone, Pool};
 pub use session::{Runtime, Session, SessionError};
 pub use simd::Level;
 pub use source::{ByteSource, ReadError};
+
+/// FNV-1a, 64 bits (Fowler, Noll and Vo), over the bit patterns of floats: two machines that print the same digest
+/// of their logits computed the same bits.
+pub fn digest(values: &[f32]) -> u64 {
+    let bytes = values.iter().flat_map(|value| value.to_bits().to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

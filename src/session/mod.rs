@@ -139,6 +139,10 @@ impl Session {
         Ok(last)
     }
 
+    /// The logits after the last token fed, and all tokens fed.
+    pub fn logits_and_tokens(&mut self) -> (&mut [f32], &[u32]) {
+        (&mut self.scratch.logits, &self.tokens)
+    }
     /// Tokens fed so far.
     pub fn position(&self) -> usize {
         self.tokens.len()

@@ -1,0 +1,307 @@
+//! The loop: a prompt in, text out piece by piece, why it stopped, and how fast it was.
+
+use crate::chat::{Role, Template, Turn};
+use crate::model::Model;
+use crate::sampler::{Sampler, Settings};
+use crate::session::{Runtime, Session, SessionError};
+use crate::tokenizer::Utf8Stream;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// What happens while an answer is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// So many tokens of the prompt have been run.
+    Prefill {
+        /// So far.
+        done: usize,
+        /// In all.
+        total: usize,
+    },
+    /// The next piece of the answer: whole characters.
+    Text(&'a str),
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The model said so.
+    End,
+    /// As many tokens as were asked for.
+    Limit,
+    /// The context is full.
+    Context,
+    /// The user asked to stop.
+    Interrupted,
+}
+
+/// What an answer took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Tokens of the prompt that were run now.
+    pub prompt_tokens: usize,
+    /// Tokens that the cache held already.
+    pub cached_tokens: usize,
+    /// Tokens of the answer.
+    pub generated: usize,
+    /// Forward passes of one token; one fewer than `generated` unless the end token came.
+    pub decoded: usize,
+    /// Time that the prompt took, in nanoseconds.
+    pub prefill_nanos: u64,
+    /// Time that the answer took, in nanoseconds.
+    pub decode_nanos: u64,
+    /// Bytes of weights that a token reads.
+    pub weight_bytes: u64,
+    /// Why the answer ended.
+    pub reason: Stop,
+}
+
+impl Report {
+    /// Tokens a second through the prompt.
+    pub fn prefill_rate(&self) -> f64 {
+        rate(self.prompt_tokens, self.prefill_nanos)
+    }
+    /// Tokens a second through the answer.
+    pub fn decode_rate(&self) -> f64 {
+        rate(self.decoded, self.decode_nanos)
+    }
+    /// Gigabytes (10⁹) of weights read a second while decoding.
+    pub fn gigabytes_per_second(&self) -> f64 {
+        self.decode_rate() * self.weight_bytes as f64 / 1e9
+    }
+}
+
+fn rate(tokens: usize, nanos: u64) -> f64 {
+    if nanos == 0 { 0.0 } else { tokens as f64 * 1e9 / nanos as f64 }
+}
+
+/// A conversation: turns of text over a session whose cache is kept, so that only what is new is prefilled.
+pub struct Conversation {
+    session: Session,
+    sampler: Sampler,
+    template: &'static Template,
+    system: Option<String>,
+    turns: Vec<(Role, String)>,
+    /// The text that the session's tokens, then `pending`, stand for.
+    rendered: String,
+    /// Tokens of the answer that have been shown but not yet run.
+    pending: Vec<u32>,
+}
+
+impl Conversation {
+    /// An empty conversation with room for `context` tokens.
+    pub fn new(model: Arc<Model>, context: usize, sampling: Settings) -> Result<Self, SessionError> {
+        let sampler = Sampler::new(sampling, model.spec().vocabulary);
+        Ok(Self {
+            template: model.template(),
+            session: Session::new(model, context)?,
+            sampler,
+            system: None,
+            turns: Vec::new(),
+            rendered: String::new(),
+            pending: Vec::with_capacity(1),
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        self.session.model()
+    }
+    /// The session below.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+    /// The session below, to set its batch size.
+    pub fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+    /// How tokens are chosen.
+    pub fn sampling(&self) -> &Settings {
+        self.sampler.settings()
+    }
+    /// Chooses tokens in another way from now on; the random sequence starts anew from the seed.
+    pub fn set_sampling(&mut self, sampling: Settings) {
+        self.sampler.set(sampling);
+    }
+    /// The system message, if one was set; else the template's own applies.
+    pub fn system(&self) -> Option<&str> {
+        self.system.as_deref()
+    }
+    /// Sets the system message and starts the conversation anew.
+    pub fn set_system(&mut self, system: Option<String>) {
+        self.system = system;
+        self.reset();
+    }
+    /// Uses another chat template and starts the conversation anew.
+    pub fn set_template(&mut self, template: &'static Template) {
+        self.template = template;
+        self.reset();
+    }
+    /// Forgets all turns. The random sequence starts anew, so the same words get the same answers.
+    pub fn reset(&mut self) {
+        self.session.rewind(0);
+        self.turns.clear();
+        self.rendered.clear();
+        self.pending.clear();
+        self.sampler.set(self.sampler.settings().clone());
+    }
+
+    /// One turn: `text` from the user, an answer of at most `limit` tokens from the model, shown through `sink`.
+    ///
+    /// After an error, or when stopped before the first token, the conversation is as it was.
+    pub fn say(
+        &mut self,
+        text: &str,
+        limit: usize,
+        runtime: &Runtime<'_>,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Report, SessionError> {
+        let mut turns = Vec::with_capacity(self.turns.len() + 2);
+        if let Some(system) = &self.system {
+            turns.push(Turn { role: Role::System, content: system.as_str() });
+        }
+        turns.extend(self.turns.iter().map(|(role, content)| Turn { role: *role, content: content.as_str() }));
+        turns.push(Turn { role: Role::User, content: text });
+        let prompt = self.template.render(&turns, true);
+        let tokenizer = self.session.model().clone();
+        let tokenizer = tokenizer.tokenizer();
+        let kept = self.session.position();
+        let new = match prompt.strip_prefix(self.rendered.as_str()) {
+            Some(rest) => {
+                let mut new = self.pending.clone();
+                new.extend(tokenizer.encode(rest, kept == 0, true));
+                new
+            }
+            // A template that rewrites earlier turns: all is rendered anew, and what still agrees is kept.
+            None => {
+                let all = tokenizer.encode(&prompt, true, true);
+                let same = all.iter().zip(self.session.tokens()).take_while(|(a, b)| a == b).count();
+                let same = same.min(all.len().saturating_sub(1));
+                if all.len() > self.session.context() {
+                    return Err(SessionError::Full { tokens: all.len(), used: 0, context: self.session.context() });
+                }
+                self.session.rewind(same);
+                all[same..].to_vec()
+            }
+        };
+        let mut answer = String::new();
+        let report = self.run(&new, limit, runtime, &mut |event| {
+            if let Event::Text(piece) = event {
+                answer.push_str(piece);
+            }
+            sink(event);
+        })?;
+        if report.decoded == 0 && report.generated == 0 && report.reason == Stop::Interrupted {
+            return Ok(report);
+        }
+        self.rendered = prompt;
+        self.rendered.push_str(&answer);
+        self.turns.push((Role::User, text.into()));
+        self.turns.push((Role::Assistant, answer));
+        Ok(report)
+    }
+
+    /// Continues `text` as it stands, without a template, from an empty context. The conversation is forgotten.
+    pub fn complete(
+        &mut self,
+        text: &str,
+        limit: usize,
+        runtime: &Runtime<'_>,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Report, SessionError> {
+        let tokens = self.session.model().tokenizer().encode(text, true, true);
+        if tokens.len() > self.session.context() {
+            return Err(SessionError::Full { tokens: tokens.len(), used: 0, context: self.session.context() });
+        }
+        self.reset();
+        let report = self.run(&tokens, limit, runtime, sink);
+        self.reset();
+        report
+    }
+
+    /// Prefills `new`, then decodes.
+    fn run(
+        &mut self,
+        new: &[u32],
+        limit: usize,
+        runtime: &Runtime<'_>,
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Report, SessionError> {
+        let model = self.session.model().clone();
+        let (tokenizer, before) = (model.tokenizer(), self.session.position());
+        let mut report = Report {
+            prompt_tokens: new.len(),
+            cached_tokens: before,
+            generated: 0,
+            decoded: 0,
+            prefill_nanos: 0,
+            decode_nanos: 0,
+            weight_bytes: model.weight_bytes(),
+            reason: Stop::Limit,
+        };
+        let start = (runtime.nanos)();
+        let total = new.len();
+        sink(Event::Prefill { done: 0, total });
+        let mut progress = |done| sink(Event::Prefill { done, total });
+        match self.session.feed_reporting(new, runtime, &mut progress) {
+            Ok(_) => {}
+            Err(SessionError::Stopped) => {
+                report.reason = Stop::Interrupted;
+                report.prompt_tokens = 0;
+                return Ok(report);
+            }
+            Err(error) => return Err(error),
+        }
+        self.pending.clear();
+        let middle = (runtime.nanos)();
+        report.prefill_nanos = middle.saturating_sub(start);
+        let mut characters = Utf8Stream::new();
+        loop {
+            if report.generated == limit {
+                break;
+            }
+            if (runtime.stop)() {
+                report.reason = Stop::Interrupted;
+                break;
+            }
+            let (logits, recent) = self.session.logits_and_tokens();
+            let token = self.sampler.sample(logits, recent);
+            if tokenizer.is_end(token) {
+                report.reason = Stop::End;
+                break;
+            }
+            report.generated += 1;
+            let piece = if tokenizer.is_special(token) { &[][..] } else { tokenizer.piece(token) };
+            let text = characters.push(piece);
+            if !text.is_empty() {
+                sink(Event::Text(text));
+            }
+            self.pending.push(token);
+            if report.generated == limit {
+                break;
+            }
+            match self.session.feed(&[token], runtime) {
+                Ok(_) => {
+                    self.pending.clear();
+                    report.decoded += 1;
+                }
+                Err(SessionError::Full { .. }) => {
+                    report.reason = Stop::Context;
+                    break;
+                }
+                Err(SessionError::Stopped) => {
+                    report.reason = Stop::Interrupted;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let rest = characters.finish();
+        if !rest.is_empty() {
+            sink(Event::Text(&rest));
+        }
+        report.decode_nanos = (runtime.nanos)().saturating_sub(middle);
+        Ok(report)
+    }
+}

@@ -1,0 +1,127 @@
+//! Tiny random models, seeded: for tests, and for whoever wants to see the machine run without a download.
+//!
+//! A tiny model has everything a real one has (byte-level BPE, ChatML, grouped-query attention, any weight
+//! format) in a few hundred KB. Its answers are letters without sense, and the same for a seed everywhere.
+
+use crate::gguf::writer::Writer;
+use crate::quant::Row;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    /// Nearly normal with this standard deviation: four uniform numbers.
+    fn normal(&mut self, deviation: f32) -> f32 {
+        let sum: f32 = (0..4).map(|_| (self.next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5).sum();
+        sum * deviation * 1.732_050_8
+    }
+}
+
+/// Sizes of the tiny model. Rows of 64 and 96 weights: whole blocks of 32.
+const EMBEDDING: usize = 64;
+const FEED_FORWARD: usize = 96;
+const HEADS: usize = 4;
+const KV_HEADS: usize = 2;
+const LAYERS: usize = 2;
+const CONTEXT: u32 = 512;
+
+const SPECIALS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+const MERGES: [&str; 8] = ["t h", "th e", "Ġ the", "i n", "a n", "an d", "Ġ and", "e r"];
+
+/// The template of ChatML, with SmolLM2's default system message.
+const TEMPLATE: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+/// The character that stands for a byte in the vocabulary of a byte-level BPE (Radford et al., 2019): itself if
+/// it prints, else the next free one from U+0100 on.
+fn stand_in(byte: u8) -> char {
+    let prints = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    if prints(byte) {
+        return char::from(byte);
+    }
+    let before = (0..byte).filter(|&other| !prints(other)).count();
+    char::from_u32(256 + before as u32).unwrap_or(' ')
+}
+
+/// Only tokens that print, and the end of a turn, are ever likely: a terminal can show the answer.
+fn likely(tokens: &[String], token: usize) -> bool {
+    token == 2 || (token > 2 && tokens[token].chars().all(|c| c.is_ascii_graphic() || c == 'Ġ'))
+}
+
+/// A random llama model with its matrices in `format` and its embedding in Q8_0, as a GGUF file.
+pub fn tiny(seed: u64, format: &'static Row) -> Vec<u8> {
+    let mut random = Random(seed);
+    let mut tokens: Vec<String> = SPECIALS.iter().map(ToString::to_string).collect();
+    tokens.extend((0..=255).map(|byte| stand_in(byte).to_string()));
+    tokens.extend(MERGES.iter().map(|merge| merge.replace(' ', "")));
+    let kinds: Vec<i32> = (0..tokens.len()).map(|i| if i < SPECIALS.len() { 3 } else { 1 }).collect();
+    let vocabulary = tokens.len();
+
+    let mut file = Writer::new();
+    file.string("general.architecture", "llama").string("general.name", "tiny");
+    for (key, value) in [
+        ("block_count", LAYERS as u32),
+        ("context_length", CONTEXT),
+        ("embedding_length", EMBEDDING as u32),
+        ("feed_forward_length", FEED_FORWARD as u32),
+        ("attention.head_count", HEADS as u32),
+        ("attention.head_count_kv", KV_HEADS as u32),
+        ("rope.dimension_count", (EMBEDDING / HEADS) as u32),
+        ("vocab_size", vocabulary as u32),
+    ] {
+        file.u32(&format!("llama.{key}"), value);
+    }
+    file.f32("llama.rope.freq_base", 10_000.0).f32("llama.attention.layer_norm_rms_epsilon", 1e-5);
+    file.string("tokenizer.ggml.model", "gpt2").string("tokenizer.ggml.pre", "smollm");
+    file.strings("tokenizer.ggml.tokens", &tokens).i32s("tokenizer.ggml.token_type", &kinds);
+    file.strings("tokenizer.ggml.merges", &MERGES);
+    file.u32("tokenizer.ggml.bos_token_id", 1).u32("tokenizer.ggml.eos_token_id", 2);
+    file.bool("tokenizer.ggml.add_bos_token", false).bool("tokenizer.ggml.add_space_prefix", false);
+    file.string("tokenizer.chat_template", TEMPLATE);
+
+    let mut matrix =
+        |file: &mut Writer, name: &str, format: &Row, rows: usize, columns: usize, scale: f32| {
+            let mut data = Vec::new();
+            for row in 0..rows {
+                // Only tokens that print, and the end of a turn, are ever likely: a terminal can show the answer.
+                let silent = name == "output.weight"
+                    && row != 2
+                    && !tokens[row].chars().all(|c| c.is_ascii_graphic() || c == 'Ġ');
+                let deviation = if silent { 0.0 } else { scale / libm::sqrtf(columns as f32) };
+                let weights: Vec<f32> = (0..columns).map(|_| random.normal(deviation)).collect();
+                (format.quantize)(&weights, &mut data);
+            }
+            file.tensor(name, format.id, &[columns as u64, rows as u64], data);
+        };
+    let q8_0 = crate::quant::by_name("Q8_0").unwrap_or(format);
+    let kv = EMBEDDING / HEADS * KV_HEADS;
+    let ones = |file: &mut Writer, name: &str| {
+        let data = (0..EMBEDDING).flat_map(|_| 1f32.to_le_bytes()).collect();
+        file.tensor(name, 0, &[EMBEDDING as u64], data);
+    };
+    matrix(&mut file, "token_embd.weight", q8_0, vocabulary, EMBEDDING, 8.0);
+    for layer in 0..LAYERS {
+        let name = |part: &str| format!("blk.{layer}.{part}.weight");
+        ones(&mut file, &name("attn_norm"));
+        ones(&mut file, &name("ffn_norm"));
+        matrix(&mut file, &name("attn_q"), format, EMBEDDING, EMBEDDING, 2.0);
+        matrix(&mut file, &name("attn_k"), format, kv, EMBEDDING, 2.0);
+        matrix(&mut file, &name("attn_v"), format, kv, EMBEDDING, 1.0);
+        matrix(&mut file, &name("attn_output"), format, EMBEDDING, EMBEDDING, 1.0);
+        matrix(&mut file, &name("ffn_gate"), format, FEED_FORWARD, EMBEDDING, 1.0);
+        matrix(&mut file, &name("ffn_up"), format, FEED_FORWARD, EMBEDDING, 1.0);
+        matrix(&mut file, &name("ffn_down"), format, EMBEDDING, FEED_FORWARD, 1.0);
+    }
+    ones(&mut file, "output_norm.weight");
+    matrix(&mut file, "output.weight", format, vocabulary, EMBEDDING, 4.0);
+    file.finish()
+}

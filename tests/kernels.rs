@@ -1,0 +1,189 @@
+//! Every format × every level of this CPU against the plain definition: the same bits, whatever the shape.
+//!
+//! Run on the PC (plain only) and under `qemu-aarch64` as Cortex-A72 and Cortex-A76 (NEON, dotprod).
+
+use embodios::pool::{Alone, Band, Pool};
+use embodios::quant::{FORMATS, Inputs, Row};
+use embodios::simd;
+
+/// xorshift64* (Vigna, 2016): reproducible odd data.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+    fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
+
+fn inputs(random: &mut Random, columns: usize, count: usize) -> Inputs {
+    let mut inputs = Inputs::with_capacity(columns, count).unwrap();
+    inputs.set(columns, count, |out| out.iter_mut().for_each(|x| *x = random.float() * 3.0));
+    inputs
+}
+
+/// Compares `multiply` at every level with `dot`, row by row, bit by bit.
+fn check(format: &Row, rows: &[u8], count: usize, inputs: &Inputs, what: &str) {
+    let row_bytes = format.row_bytes(inputs.columns());
+    for level in simd::levels() {
+        let mut out = vec![f32::NAN; count * inputs.count()];
+        (format.multiply)(level, rows, inputs, &mut Band::whole(&mut out, inputs.count()));
+        for column in 0..inputs.count() {
+            for row in 0..count {
+                let defined = (format.dot)(&rows[row * row_bytes..][..row_bytes], inputs.get(column));
+                let got = out[column * count + row];
+                assert_eq!(
+                    got.to_bits(),
+                    defined.to_bits(),
+                    "{} {level} {what}: row {row} of {count}, input {column} of {}, {} columns: {got} for {defined}",
+                    format.name,
+                    inputs.count(),
+                    inputs.columns()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_level_gives_the_bits_of_the_definition_for_every_shape() {
+    let mut random = Random(1);
+    for format in FORMATS {
+        for columns in [32, 64, 96, 576] {
+            for rows in [1, 2, 3, 4, 5, 8, 11] {
+                let weights: Vec<f32> = (0..rows * columns).map(|_| random.float()).collect();
+                let mut packed = Vec::new();
+                (format.quantize)(&weights, &mut packed);
+                for count in [1, 2, 3, 4, 5, 7, 17] {
+                    check(format, &packed, rows, &inputs(&mut random, columns, count), "random weights");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn float_formats_take_any_number_of_columns() {
+    let mut random = Random(2);
+    for format in FORMATS.iter().filter(|format| format.len == 1) {
+        for columns in [1, 3, 7, 8, 9, 31, 33] {
+            let weights: Vec<f32> = (0..3 * columns).map(|_| random.float()).collect();
+            let mut packed = Vec::new();
+            (format.quantize)(&weights, &mut packed);
+            check(format, &packed, 3, &inputs(&mut random, columns, 2), "odd columns");
+        }
+    }
+}
+
+#[test]
+fn blocks_of_extreme_bytes_agree_too() {
+    let mut random = Random(3);
+    for format in FORMATS.iter().filter(|format| format.len > 1) {
+        let (columns, rows) = (96, 6);
+        for byte in [0x00, 0xff, 0x80, 0x7f, 0x55] {
+            let mut packed = vec![byte; rows * format.row_bytes(columns)];
+            // Scales (and minimums) that are finite, large and small, negative and zero.
+            for (index, block) in packed.chunks_exact_mut(format.bytes).enumerate() {
+                let header = format.bytes - if format.bytes > 32 { 32 } else { 16 };
+                for (part, bytes) in block[..header].chunks_exact_mut(2).enumerate() {
+                    let scale = [0x3c00u16, 0xbc00, 0x7bff, 0x0001, 0x0000, 0x8000][(index + part) % 6];
+                    bytes.copy_from_slice(&scale.to_le_bytes());
+                }
+            }
+            let mut all = inputs(&mut random, columns, 3);
+            check(format, &packed, rows, &all, "extreme blocks");
+            all.set(columns, 3, |out| {
+                out.iter_mut().enumerate().for_each(|(i, x)| *x = [127.0, -127.0, 0.0][i % 3])
+            });
+            check(format, &packed, rows, &all, "extreme blocks and inputs");
+            all.set(columns, 3, |out| out.fill(-127.0));
+            check(format, &packed, rows, &all, "all inputs at the end of their range");
+        }
+    }
+}
+
+#[test]
+fn a_dot_product_is_near_the_product_of_the_dequantized_row() {
+    let mut random = Random(4);
+    for format in FORMATS {
+        let columns = 576;
+        let weights: Vec<f32> = (0..columns).map(|_| random.float()).collect();
+        let mut packed = Vec::new();
+        (format.quantize)(&weights, &mut packed);
+        let mut floats = vec![0.0; columns];
+        (format.dequantize)(&packed, &mut floats);
+        let inputs = inputs(&mut random, columns, 1);
+        let exact: f64 =
+            floats.iter().zip(inputs.get(0).floats).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+        let magnitude: f64 =
+            floats.iter().zip(inputs.get(0).floats).map(|(w, x)| f64::from(w * x).abs()).sum();
+        let got = f64::from((format.dot)(&packed, inputs.get(0)));
+        // An activation is rounded to 1/127 of its block's peak: at most 1/254 of 3, here, a product.
+        assert!((got - exact).abs() < magnitude * 0.01, "{}: {got} for {exact}", format.name);
+        let error = floats.iter().zip(&weights).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let bound = if format.name.starts_with("Q4") { 0.16 } else { 0.01 };
+        assert!(error < bound, "{}: a weight of magnitude 1 is off by {error}", format.name);
+    }
+}
+
+#[test]
+fn rows_may_begin_at_any_even_byte() {
+    let mut random = Random(5);
+    for format in FORMATS.iter().filter(|format| format.len > 1) {
+        let weights: Vec<f32> = (0..4 * 64).map(|_| random.float()).collect();
+        let mut packed = Vec::new();
+        (format.quantize)(&weights, &mut packed);
+        let inputs = inputs(&mut random, 64, 2);
+        for shift in [2, 6, 14] {
+            let mut shifted = vec![0; shift];
+            shifted.extend(&packed);
+            check(format, &shifted[shift..], 4, &inputs, "shifted");
+        }
+    }
+}
+
+/// Runs its jobs one after the other, as if on many cores.
+struct Wide(usize);
+
+impl Pool for Wide {
+    fn width(&self) -> usize {
+        self.0
+    }
+    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        (0..self.0).for_each(job);
+    }
+}
+
+#[test]
+fn stacked_matrices_split_over_any_number_of_workers_give_the_same_bits() {
+    use embodios::ops::matmul::{View, matmul};
+    let mut random = Random(6);
+    let columns = 64;
+    let formats = [embodios::quant::by_name("Q4_1").unwrap(), embodios::quant::by_name("Q8_0").unwrap()];
+    let rows = [37, 21];
+    let packed: Vec<Vec<u8>> = formats
+        .iter()
+        .zip(rows)
+        .map(|(format, rows)| {
+            let weights: Vec<f32> = (0..rows * columns).map(|_| random.float()).collect();
+            let mut packed = Vec::new();
+            (format.quantize)(&weights, &mut packed);
+            packed
+        })
+        .collect();
+    let view = |i: usize| View { format: formats[i], rows: rows[i], columns, bytes: &packed[i] };
+    let inputs = inputs(&mut random, columns, 3);
+    let level = simd::Level::detect();
+    let mut alone = vec![0.0; 58 * 3];
+    matmul(&Alone, level, &mut alone, &[view(0), view(1)], &inputs);
+    for width in [2, 3, 4, 7, 64] {
+        let mut wide = vec![0.0; 58 * 3];
+        matmul(&Wide(width), level, &mut wide, &[view(0), view(1)], &inputs);
+        assert_eq!(alone, wide, "{width} workers");
+    }
+}
