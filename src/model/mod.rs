@@ -8,6 +8,7 @@ pub mod weights;
 
 pub use spec::Spec;
 
+use crate::chat::{ChatError, Template};
 use crate::gguf::{Gguf, GgufError, Metadata, kinds};
 use crate::ops::rope;
 use crate::simd::Level;
@@ -46,6 +47,8 @@ pub struct Model {
     spec: Spec,
     metadata: Metadata,
     tokenizer: Tokenizer,
+    template: &'static Template,
+    template_warning: Option<ChatError>,
     level: Level,
     frequencies: Vec<f64>,
     pub(crate) weights: Weights,
@@ -79,6 +82,10 @@ impl Model {
                 ),
             });
         }
+        let (template, template_warning) = match Template::from_metadata(&gguf.metadata) {
+            Ok(template) => (template, None),
+            Err(error) => (error.fall_back(), Some(error)),
+        };
         let weights =
             Weights::load(&gguf, &spec, source, &mut |done, total| progress(Progress { done, total }))?;
         let frequencies = rope::frequencies(spec.rope_width, spec.rope_base, weights.rope_factors.as_deref());
@@ -87,6 +94,8 @@ impl Model {
             level: options.level,
             spec,
             tokenizer,
+            template,
+            template_warning,
             frequencies,
             weights,
         }))
@@ -103,6 +112,14 @@ impl Model {
     /// Text to tokens and back.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+    /// How turns become one prompt.
+    pub fn template(&self) -> &'static Template {
+        self.template
+    }
+    /// Why [`Self::template`] is a fall-back, if the file's own was not recognised.
+    pub fn template_warning(&self) -> Option<&ChatError> {
+        self.template_warning.as_ref()
     }
     /// Kernels in use.
     pub fn level(&self) -> Level {
