@@ -1,44 +1,64 @@
-//! What whole-model tests share: where the real model is, and reading it like a card.
+//! What several whole-engine tests share.
+#![allow(dead_code)] // each test uses its part
 
-use embodios::{ByteSource, ReadError};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use embodios::source::Memory;
+use embodios::{Level, LoadOptions, Model, Pool, Runtime, Session, digest};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-/// A file on this PC.
-pub struct FileSource {
-    file: File,
-    len: u64,
-}
+/// A pool that starts its threads anew for each job: slow, and plain enough to be trusted.
+pub struct Threads(pub usize);
 
-impl FileSource {
-    /// Opens a file; the test fails when it cannot.
-    pub fn open(path: &Path) -> Self {
-        let file = File::open(path).unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
-        let len = file.metadata().expect("an open file has metadata").len();
-        Self { file, len }
+impl Pool for Threads {
+    fn width(&self) -> usize {
+        self.0
+    }
+    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            for worker in 1..self.0 {
+                scope.spawn(move || job(worker));
+            }
+            job(0);
+        });
     }
 }
 
-impl ByteSource for FileSource {
-    fn len(&self) -> u64 {
-        self.len
-    }
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
-        let past_end = ReadError::PastEnd { offset, wanted: buffer.len() as u64, len: self.len };
-        self.file.read_exact_at(buffer, offset).map_err(|_| past_end)
-    }
+/// Runs `body` with a runtime on so many threads.
+pub fn on_threads<T>(threads: usize, body: impl FnOnce(&Runtime<'_>) -> T) -> T {
+    body(&Runtime { pool: &Threads(threads), nanos: &|| 0, stop: &|| false })
 }
 
-/// SmolLM2-135M-Instruct, Q4_1: `EMBODI_MODEL`, or where `cargo embodi test` has put it.
-pub fn smollm2() -> PathBuf {
-    let cached =
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("models/cache/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let path = std::env::var_os("EMBODI_MODEL").map_or_else(cached, PathBuf::from);
-    assert!(
-        path.is_file(),
-        "the model is not at {}: run `cargo embodi models fetch smollm2-135m-instruct`, or set EMBODI_MODEL",
-        path.display()
+/// A file that stays in memory for the rest of the test.
+pub fn leak(bytes: Vec<u8>) -> Memory {
+    Memory(Box::leak(bytes.into_boxed_slice()))
+}
+
+/// Loads a model with the kernels of a level.
+pub fn load(source: Memory, level: Level) -> Arc<Model> {
+    let options = LoadOptions { level, ..LoadOptions::default() };
+    Model::load(&source, &options, &mut |_| ControlFlow::Continue(()))
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The default model: where `EMBODI_MODEL` points, or where `cargo embodi` put it.
+pub fn smollm2() -> Memory {
+    let path = std::env::var_os("EMBODI_MODEL").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/cache/SmolLM2-135M-Instruct.Q4_1.gguf"),
+        PathBuf::from,
     );
-    path
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| {
+        panic!(
+            "{}: {error}; fetch the model with `cargo embodi models fetch smollm2-135m-instruct`",
+            path.display()
+        )
+    });
+    leak(bytes)
+}
+
+/// The digest of the logits after `tokens`, prefilled in batches of `batch` on so many threads.
+pub fn digest_of(model: &Arc<Model>, tokens: &[u32], threads: usize, batch: usize) -> u64 {
+    let mut session = Session::new(model.clone(), tokens.len().max(64)).unwrap();
+    session.set_batch(batch);
+    on_threads(threads, |runtime| digest(session.feed(tokens, runtime).unwrap()))
 }

@@ -1,0 +1,70 @@
+//! The same bits: levels, threads and batch sizes, on the PC and under emulation of two Arm CPUs. The recorded
+//! digests make separate runs, and the firmware's (`tests/boot.rs`), comparable.
+
+mod common;
+
+use common::{digest_of, leak, load, smollm2};
+use embodios::quant::FORMATS;
+use embodios::{simd, synth};
+
+/// A chat prompt of more than 32 tokens, so that batches of 1, 7 and 32 cut it in three ways.
+const PROMPT: &str = include_str!("data/digest_prompt.txt");
+/// Digest of SmolLM2's logits after it. `cargo embodi digest smollm2-135m-instruct "$(cat tests/data/digest_prompt.txt)"`
+const SMOLLM2: u64 = 0x6ad6_a5ff_37e7_fa5e;
+/// Digest of the logits of the tiny models of seed 1 after the same prompt.
+const TINY: &[(&str, u64)] = &[
+    ("F32", 0xe43c_a3c4_afcf_7819),
+    ("F16", 0x7757_c9be_6469_0519),
+    ("Q4_0", 0x5b77_922f_f793_6500),
+    ("Q4_1", 0x6cfb_ca21_9d29_6c61),
+    ("Q8_0", 0x65f9_9a9c_2b91_35d9),
+];
+
+/// Threads and batch sizes to try at a level. A real model takes half a second a token on an emulated CPU, so there
+/// the best level gets two runs, and plain code one; the PC tries everything.
+fn runs(level: simd::Level) -> &'static [(usize, usize)] {
+    if cfg!(not(target_arch = "aarch64")) {
+        return &[(1, 32), (2, 7), (3, 32), (4, 1)];
+    }
+    match level {
+        level if level == simd::Level::detect() => &[(4, 7), (1, 32)],
+        simd::Level::Plain if simd::levels().count() == 2 => &[(2, 1)],
+        _ => &[],
+    }
+}
+
+#[test]
+fn smollm2_has_the_recorded_logits_at_every_level_thread_count_and_batch_size() {
+    let source = smollm2();
+    for level in simd::levels() {
+        let model = load(source, level);
+        let tokens = model.tokenizer().encode(PROMPT, true, true);
+        assert!(tokens.len() > 32, "{} tokens", tokens.len());
+        for &(threads, batch) in runs(level) {
+            let digest = digest_of(&model, &tokens, threads, batch);
+            assert_eq!(digest, SMOLLM2, "{level}, {threads} threads, batches of {batch}: {digest:#018x}");
+        }
+    }
+}
+
+#[test]
+fn tiny_models_of_every_format_have_the_recorded_logits_however_they_are_run() {
+    for format in FORMATS {
+        let source = leak(synth::tiny(1, format));
+        let recorded = TINY.iter().find(|(name, _)| *name == format.name).expect("a recorded digest").1;
+        for level in simd::levels() {
+            let model = load(source, level);
+            let tokens = model.tokenizer().encode(PROMPT, true, true);
+            for threads in 1..=4 {
+                for batch in [1, 7, 32] {
+                    let digest = digest_of(&model, &tokens, threads, batch);
+                    assert_eq!(
+                        digest, recorded,
+                        "{}, {level}, {threads} threads, batches of {batch}: {digest:#018x}",
+                        format.name
+                    );
+                }
+            }
+        }
+    }
+}
