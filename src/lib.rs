@@ -9,16 +9,19 @@ extern crate std;
 
 pub mod chat;
 pub mod gguf;
+pub mod generate;
 pub mod model;
 pub mod ops;
 pub mod pool;
 pub mod quant;
+pub mod sampler;
 pub mod session;
 pub mod simd;
 pub mod source;
 pub mod synth;
 pub mod tokenizer;
 
+pub use generate::{Conversation, Event, Report, Stop};
 pub use model::{LoadError, LoadOptions, Model, Progress};
 pub use pool::{Alone, Pool};
 pub use session::{Runtime, Session, SessionError};
