@@ -1,0 +1,24 @@
+//! Raspberry Pi 4 family: BCM2711 in low-peripheral mode, the default hand-over of its boot loader.
+//!
+//! Sources: BCM2711 ARM Peripherals (bus 0x7e000000 is seen at 0xfe000000), the device tree `bcm2711.dtsi`
+//! (interrupts: shared peripheral interrupt + 32), and the boot stub `armstub8.S` (release words).
+
+use super::Board;
+
+/// The facts.
+pub const BOARD: Board = Board {
+    name: "Raspberry Pi 4",
+    compatible: "brcm,bcm2711",
+    // On the other boards there is more than one range.
+    #[allow(clippy::single_range_in_vec_init)]
+    peripherals: &[0xfc00_0000..0x1_0000_0000],
+    pl011: (0xfe20_1000, 153),
+    mini_uart: (0xfe21_5000, 125),
+    gpio: 0xfe20_0000,
+    gic: (0xff84_1000, 0xff84_2000),
+    mailbox: 0xfe00_b880,
+    power: 0xfe10_0000,
+    sd_host: (0xfe34_0000, 158),
+    release_words: [0xd8, 0xe0, 0xe8, 0xf0],
+    cores: 4,
+};

@@ -1,0 +1,414 @@
+//! Mailbox: asks VideoCore for memory, clocks, temperature, power.
+//!
+//! A request is one buffer: total size, a code, tags, a zero. Each tag is its number, the room for its answer,
+//! a word that says how long the answer was (with bit 31 set if there was one), and its values. VideoCore
+//! answers in place. It does not see our caches: the buffer lies alone on its cache lines, is cleaned before it
+//! looks and dropped before we do. It has not answered a tag unless *that tag's* word says so: the code for the
+//! whole buffer reads "success" even when no tag was known.
+//!
+//! Sources: Raspberry Pi firmware wiki, "Mailbox property interface"; BCM2711 ARM Peripherals for the registers;
+//! VideoCore sees RAM below 1 GiB at 0xc0000000.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
+
+use tock_registers::interfaces::{Readable, Writeable};
+use tock_registers::register_structs;
+use tock_registers::registers::{ReadOnly, WriteOnly};
+
+use crate::cpu::{mmu, timer};
+
+register_structs! {
+    /// Mailbox 0 (from VideoCore) and 1 (to VideoCore).
+    pub Registers {
+        (0x00 => read: ReadOnly<u32>),
+        (0x04 => _reserved0),
+        (0x18 => status_read: ReadOnly<u32>),      // bit 30: empty
+        (0x1c => _reserved1),
+        (0x20 => write: WriteOnly<u32>),
+        (0x24 => _reserved2),
+        (0x38 => status_write: ReadOnly<u32>),     // bit 31: full
+        (0x3c => @END),
+    }
+}
+
+const EMPTY: u32 = 1 << 30;
+const FULL: u32 = 1 << 31;
+/// The property channel, in the low four bits of a message.
+const CHANNEL: u32 = 8;
+const CHANNEL_BITS: u32 = 0xf;
+const SUCCESS: u32 = 0x8000_0000;
+const ANSWERED: u32 = 1 << 31;
+/// How long VideoCore may take. Ordinary answers take well under a millisecond; some power tags tens.
+const ANSWER_LIMIT: Duration = Duration::from_millis(500);
+
+/// Words of the largest request: two cache lines.
+const WORDS: usize = 32;
+/// Words in front of a tag's values.
+const HEAD: usize = 5;
+
+/// A request and its answer, alone on their cache lines (which also makes it 16-byte aligned).
+#[repr(C, align(64))]
+pub struct Buffer([AtomicU32; WORDS]);
+
+impl Buffer {
+    /// A request with one tag. `room` is the larger of what is sent and what comes back, in words.
+    fn new(tag: u32, values: &[u32], room: usize) -> Self {
+        let buffer = Self([const { AtomicU32::new(0) }; WORDS]);
+        let head = [((HEAD + room + 1) * 4) as u32, 0, tag, (room * 4) as u32, 0];
+        for (word, &value) in buffer.0.iter().zip(head.iter().chain(values)) {
+            word.store(value, Ordering::Relaxed);
+        }
+        buffer
+    }
+    fn get(&self, index: usize) -> u32 {
+        self.0[index].load(Ordering::Relaxed)
+    }
+}
+
+/// Why VideoCore gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailboxError {
+    /// It takes no message, or sends none back.
+    Silent,
+    /// It could not read the request.
+    Refused {
+        /// The buffer's code word.
+        code: u32,
+    },
+    /// It does not know this tag, or gave a shorter answer than the tag has.
+    Unanswered {
+        /// The tag.
+        tag: u32,
+    },
+    /// The buffer lies beyond the first GiB, where VideoCore can't see it.
+    OutOfReach,
+}
+
+impl fmt::Display for MailboxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("VideoCore does not answer"),
+            Self::Refused { code } => write!(f, "VideoCore refused the request (code {code:#010x})"),
+            Self::Unanswered { tag } => write!(f, "VideoCore's firmware does not know tag {tag:#x}"),
+            Self::OutOfReach => f.write_str("the request lies where VideoCore can't see it"),
+        }
+    }
+}
+
+/// What lies between us and VideoCore: registers and caches. Tests put a strict model in its place.
+pub trait Port {
+    /// Whether a message can be posted.
+    fn ready(&self) -> bool;
+    /// Posts a message.
+    fn post(&self, message: u32);
+    /// Takes a message, if there is one.
+    fn receive(&self) -> Option<u32>;
+    /// Writes the buffer's lines to memory and drops them.
+    fn hand_over(&self, buffer: &Buffer);
+    /// The buffer's address as VideoCore counts.
+    fn address(&self, buffer: &Buffer) -> Option<u32>;
+}
+
+impl Port for &Registers {
+    fn ready(&self) -> bool {
+        self.status_write.get() & FULL == 0
+    }
+    fn post(&self, message: u32) {
+        self.write.set(message);
+    }
+    fn receive(&self) -> Option<u32> {
+        (self.status_read.get() & EMPTY == 0).then(|| self.read.get())
+    }
+    fn hand_over(&self, buffer: &Buffer) {
+        mmu::clean_and_invalidate(&buffer.0);
+    }
+    fn address(&self, buffer: &Buffer) -> Option<u32> {
+        bus_address(buffer as *const Buffer as u64)
+    }
+}
+
+/// Where VideoCore sees an address of the first GiB: through its uncached alias.
+fn bus_address(physical: u64) -> Option<u32> {
+    (physical < 1 << 30).then_some(physical as u32 | 0xc000_0000)
+}
+
+/// Clocks by VideoCore's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// PL011.
+    Uart = 2,
+    /// The Arm cores.
+    Arm = 3,
+    /// VPU core: the mini-UART hangs on it.
+    Core = 4,
+    /// The SD host of the card slot.
+    Emmc2 = 12,
+}
+
+/// What is behind the GPIO expander: firmware pin numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpanderPin {
+    /// SD card signalling: 1 is 1.8 V, 0 is 3.3 V; settles in 5 ms.
+    SdVoltage = 132,
+    /// SD card supply.
+    SdPower = 134,
+}
+
+/// The property interface.
+pub struct Mailbox<P: Port> {
+    port: P,
+}
+
+impl<P: Port> Mailbox<P> {
+    /// The interface behind this port.
+    pub const fn new(port: P) -> Self {
+        Self { port }
+    }
+
+    /// Sends one tag with its values and returns the first `N` words of the answer.
+    pub fn ask<const N: usize>(&self, tag: u32, values: &[u32]) -> Result<[u32; N], MailboxError> {
+        let room = values.len().max(N);
+        debug_assert!(HEAD + room < WORDS, "every tag used here fits");
+        let buffer = Buffer::new(tag, values, room);
+        let message = self.port.address(&buffer).ok_or(MailboxError::OutOfReach)? | CHANNEL;
+
+        // A message left over from someone who gave up must not be taken for the answer.
+        timer::wait_until(Duration::from_millis(1), || self.port.receive().is_none());
+        if !timer::wait_until(ANSWER_LIMIT, || self.port.ready()) {
+            return Err(MailboxError::Silent);
+        }
+        self.port.hand_over(&buffer);
+        self.port.post(message);
+        let ours = || {
+            self.port.receive().is_some_and(|got| {
+                got & CHANNEL_BITS == CHANNEL && got & !CHANNEL_BITS == message & !CHANNEL_BITS
+            })
+        };
+        if !timer::wait_until(ANSWER_LIMIT, ours) {
+            return Err(MailboxError::Silent);
+        }
+        self.port.hand_over(&buffer);
+
+        if buffer.get(1) != SUCCESS {
+            return Err(MailboxError::Refused { code: buffer.get(1) });
+        }
+        let length = buffer.get(4);
+        if length & ANSWERED == 0 || ((length & !ANSWERED) as usize) < N * 4 {
+            return Err(MailboxError::Unanswered { tag });
+        }
+        Ok(core::array::from_fn(|index| buffer.get(HEAD + index)))
+    }
+
+    /// A tag that answers an id and a value.
+    fn by_id(&self, tag: u32, id: u32) -> Result<u32, MailboxError> {
+        let [_, value] = self.ask(tag, &[id, 0])?;
+        Ok(value)
+    }
+
+    /// The board's revision code: `board::Revision` reads it.
+    pub fn revision(&self) -> Result<u32, MailboxError> {
+        self.ask(0x0001_0002, &[]).map(|[revision]| revision)
+    }
+
+    /// Arm memory in the first GiB: start and size.
+    pub fn arm_memory(&self) -> Result<(u32, u32), MailboxError> {
+        self.ask(0x0001_0005, &[]).map(|[start, size]| (start, size))
+    }
+
+    /// VideoCore's memory: start and size.
+    pub fn videocore_memory(&self) -> Result<(u32, u32), MailboxError> {
+        self.ask(0x0001_0006, &[]).map(|[start, size]| (start, size))
+    }
+
+    /// A clock's rate in hertz, as set.
+    pub fn clock(&self, clock: Clock) -> Result<u32, MailboxError> {
+        self.by_id(0x0003_0002, clock as u32)
+    }
+
+    /// A clock's rate in hertz, as measured: not every firmware can.
+    pub fn measured_clock(&self, clock: Clock) -> Result<u32, MailboxError> {
+        self.by_id(0x0003_0047, clock as u32)
+    }
+
+    /// The highest rate a clock may have, in hertz.
+    pub fn max_clock(&self, clock: Clock) -> Result<u32, MailboxError> {
+        self.by_id(0x0003_0004, clock as u32)
+    }
+
+    /// Sets a clock and returns the rate it got. Turbo (more voltage) may follow as needed.
+    pub fn set_clock(&self, clock: Clock, hz: u32) -> Result<u32, MailboxError> {
+        let [_, got] = self.ask(0x0003_8002, &[clock as u32, hz, 0])?;
+        Ok(got)
+    }
+
+    /// Temperature of the chip in thousandths of a degree Celsius.
+    pub fn temperature(&self) -> Result<i32, MailboxError> {
+        self.by_id(0x0003_0006, 0).map(|milli| milli as i32)
+    }
+
+    /// Throttle bits: 0 under-voltage, 1 frequency capped, 2 throttled, 3 soft limit; 16-19 the same since start.
+    pub fn throttled(&self) -> Result<u32, MailboxError> {
+        self.ask(0x0003_0046, &[0]).map(|[bits]| bits)
+    }
+
+    /// Sets a pin of the GPIO expander.
+    pub fn set_expander(&self, pin: ExpanderPin, high: bool) -> Result<(), MailboxError> {
+        self.ask::<2>(0x0003_8041, &[pin as u32, u32::from(high)]).map(|_| ())
+    }
+
+    /// Switches a device's power and waits for it: device 0 is the SD card. Returns whether it is on and exists.
+    pub fn set_power(&self, device: u32, on: bool) -> Result<bool, MailboxError> {
+        let [_, state] = self.ask(0x0002_8001, &[device, u32::from(on) | 2])?;
+        Ok(state & 3 == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::{Cell, RefCell};
+    use std::vec;
+    use std::vec::Vec;
+
+    /// VideoCore as strict as silicon: it sees what was cleaned and nothing later, answers only while nobody
+    /// holds the lines, and what it writes is seen only after they were dropped.
+    struct VideoCore {
+        memory: RefCell<Vec<u32>>,
+        posted: Cell<bool>,
+        answer: Cell<Option<u32>>,
+        stale: Cell<Option<u32>>,
+        written: Cell<bool>,
+        reply: fn(tag: u32, values: &mut [u32]) -> Option<usize>,
+        code: u32,
+        deaf: bool,
+    }
+
+    const AT: u32 = 0xc012_3440;
+
+    fn videocore(reply: fn(u32, &mut [u32]) -> Option<usize>) -> VideoCore {
+        VideoCore {
+            memory: RefCell::new(vec![]),
+            posted: Cell::new(false),
+            answer: Cell::new(None),
+            stale: Cell::new(None),
+            written: Cell::new(false),
+            reply,
+            code: SUCCESS,
+            deaf: false,
+        }
+    }
+
+    impl Port for &VideoCore {
+        fn ready(&self) -> bool {
+            !self.deaf
+        }
+        fn post(&self, message: u32) {
+            assert_eq!(message & CHANNEL_BITS, CHANNEL);
+            assert_eq!(message & !CHANNEL_BITS, AT, "the uncached alias");
+            let mut memory = self.memory.borrow_mut();
+            assert!(!memory.is_empty(), "posted before the buffer was cleaned");
+            assert_eq!(memory[0] % 4, 0);
+            let words = memory[0] as usize / 4;
+            assert!(words <= memory.len());
+            assert_eq!(memory[1], 0, "a request has code 0");
+            assert_eq!(memory[4], 0, "a request's tag has no answer yet");
+            assert_eq!(memory[words - 1], 0, "the list of tags ends");
+            let room = memory[3] as usize / 4;
+            assert_eq!(HEAD + room + 1, words);
+            let tag = memory[2];
+            if let Some(length) = (self.reply)(tag, &mut memory[HEAD..HEAD + room]) {
+                memory[4] = ANSWERED | length as u32;
+            }
+            memory[1] = self.code;
+            self.written.set(true);
+            self.posted.set(true);
+            self.answer.set(Some(message));
+        }
+        fn receive(&self) -> Option<u32> {
+            self.stale.take().or_else(|| self.answer.take())
+        }
+        fn hand_over(&self, buffer: &Buffer) {
+            let mut memory = self.memory.borrow_mut();
+            if self.written.get() {
+                for (word, &value) in buffer.0.iter().zip(memory.iter()) {
+                    word.store(value, Ordering::Relaxed);
+                }
+            } else {
+                *memory = buffer.0.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+            }
+        }
+        fn address(&self, buffer: &Buffer) -> Option<u32> {
+            assert_eq!(buffer as *const Buffer as usize % 64, 0);
+            Some(AT)
+        }
+    }
+
+    #[test]
+    fn a_clock_is_asked_for_by_number_and_its_rate_comes_back() {
+        let core = videocore(|tag, values| {
+            assert_eq!((tag, values[0]), (0x0003_0002, 2));
+            values[1] = 48_000_000;
+            Some(8)
+        });
+        assert_eq!(Mailbox::new(&core).clock(Clock::Uart), Ok(48_000_000));
+    }
+
+    #[test]
+    fn a_tag_without_its_own_answer_bit_is_no_answer_though_the_buffer_says_success() {
+        let core = videocore(|_, _| None);
+        assert_eq!(
+            Mailbox::new(&core).measured_clock(Clock::Arm),
+            Err(MailboxError::Unanswered { tag: 0x0003_0047 })
+        );
+    }
+
+    #[test]
+    fn an_answer_shorter_than_its_tag_is_no_answer() {
+        let core = videocore(|_, _| Some(4));
+        assert_eq!(Mailbox::new(&core).clock(Clock::Arm), Err(MailboxError::Unanswered { tag: 0x0003_0002 }));
+    }
+
+    #[test]
+    fn a_refused_request_and_a_silent_videocore_are_errors() {
+        let mut core = videocore(|_, _| Some(4));
+        core.code = 0x8000_0001;
+        assert_eq!(Mailbox::new(&core).revision(), Err(MailboxError::Refused { code: 0x8000_0001 }));
+        let mut core = videocore(|_, _| Some(4));
+        core.deaf = true;
+        assert_eq!(Mailbox::new(&core).revision(), Err(MailboxError::Silent));
+        assert!(!core.posted.get());
+    }
+
+    #[test]
+    fn a_message_left_over_is_not_taken_for_the_answer() {
+        let core = videocore(|_, values| {
+            values[0] = 0xb0_3115;
+            Some(4)
+        });
+        core.stale.set(Some(0x1230_0000 | CHANNEL));
+        assert_eq!(Mailbox::new(&core).revision(), Ok(0xb0_3115));
+    }
+
+    #[test]
+    fn set_clock_sends_three_words_and_power_waits() {
+        let core = videocore(|tag, values| {
+            assert_eq!((tag, &*values), (0x0003_8002, &[3, 1_500_000_000, 0][..]));
+            Some(8)
+        });
+        assert_eq!(Mailbox::new(&core).set_clock(Clock::Arm, 1_500_000_000), Ok(1_500_000_000));
+        let core = videocore(|_, values| {
+            assert_eq!(values, [0, 3]);
+            values[1] = 1;
+            Some(8)
+        });
+        assert_eq!(Mailbox::new(&core).set_power(0, true), Ok(true));
+    }
+
+    #[test]
+    fn videocore_sees_the_first_gib_only() {
+        assert_eq!(bus_address(0x8_0000), Some(0xc008_0000));
+        assert_eq!(bus_address(1 << 30), None);
+    }
+}

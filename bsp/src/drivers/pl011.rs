@@ -1,0 +1,184 @@
+//! PL011: the console on GPIO 14 and 15 of a Raspberry Pi 4, and the debug port of a Raspberry Pi 5.
+//!
+//! 8 data bits, no parity, both FIFOs on. Receiving raises an interrupt when the FIFO is half full or has been
+//! left alone for 32 bit times. Setting LCRH.FEN empties the FIFOs, so it is done once, before anyone types.
+//!
+//! Source: Arm DDI 0183, chapter 3.
+
+use core::time::Duration;
+
+use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
+use tock_registers::registers::{ReadOnly, ReadWrite, WriteOnly};
+use tock_registers::{register_bitfields, register_structs};
+
+use super::{Serial, WRITE_LIMIT};
+use crate::cpu::timer;
+
+register_bitfields![u32,
+    /// Flag register: 3.3.3.
+    Flags [
+        BUSY OFFSET(3) NUMBITS(1) [],            // still sending
+        RECEIVE_EMPTY OFFSET(4) NUMBITS(1) [],   // RXFE
+        TRANSMIT_FULL OFFSET(5) NUMBITS(1) [],   // TXFF: no room for another byte
+    ],
+    /// Line control register: 3.3.7.
+    Line [
+        FIFO OFFSET(4) NUMBITS(1) [],            // FEN
+        LENGTH OFFSET(5) NUMBITS(2) [Eight = 3], // WLEN
+    ],
+    /// Control register: 3.3.8.
+    Control [
+        ENABLE OFFSET(0) NUMBITS(1) [],
+        TRANSMIT OFFSET(8) NUMBITS(1) [],
+        RECEIVE OFFSET(9) NUMBITS(1) [],
+    ],
+    /// FIFO levels that interrupt: 3.3.9.
+    Levels [
+        RECEIVE OFFSET(3) NUMBITS(3) [Half = 2],
+    ],
+    /// Interrupts: 3.3.10 to 3.3.13.
+    Interrupts [
+        RECEIVE OFFSET(4) NUMBITS(1) [],
+        TIMEOUT OFFSET(6) NUMBITS(1) [],
+        OVERRUN OFFSET(10) NUMBITS(1) [],
+    ]
+];
+register_structs! {
+    /// PL011: table 3-1.
+    pub Registers {
+        (0x00 => data: ReadWrite<u32>),          // a write sends a byte, a read takes one and its error bits
+        (0x04 => _reserved0),
+        (0x18 => flags: ReadOnly<u32, Flags::Register>),
+        (0x1c => _reserved1),
+        (0x24 => divisor: ReadWrite<u32>),       // IBRD: whole part
+        (0x28 => fraction: ReadWrite<u32>),      // FBRD: 64ths
+        (0x2c => line: ReadWrite<u32, Line::Register>),
+        (0x30 => control: ReadWrite<u32, Control::Register>),
+        (0x34 => levels: ReadWrite<u32, Levels::Register>),
+        (0x38 => interrupts: ReadWrite<u32, Interrupts::Register>),
+        (0x3c => _reserved2),
+        (0x44 => clear: WriteOnly<u32, Interrupts::Register>),
+        (0x48 => @END),
+    }
+}
+
+/// Overrun error, in the word a read of the data register gives.
+const OVERRUN: u32 = 1 << 11;
+/// Break, parity or framing error: there is no byte in this word.
+const NOT_A_BYTE: u32 = 7 << 8;
+
+/// Divisor in 64ths: clock / (16 × baud), rounded. Kept within what the registers hold.
+fn divisor(clock_hz: u32, baud: u32) -> (u32, u32) {
+    let sixty_fourths = (u64::from(clock_hz) * 4 + u64::from(baud) / 2) / u64::from(baud.max(1));
+    let kept = sixty_fourths.clamp(64, 65_535 * 64) as u32;
+    (kept / 64, kept % 64)
+}
+
+impl Registers {
+    /// Sets it up from any state, receiving without interrupts: those come with [`Serial::notify`].
+    pub fn start(&self, clock_hz: u32, baud: u32) {
+        // A byte may be on its way; its time is bounded, and changing the divisor under it would garble it.
+        timer::wait_until(Duration::from_millis(5), || !self.flags.is_set(Flags::BUSY));
+        self.control.set(0);
+        self.interrupts.set(0);
+        self.line.set(0); // FIFOs off: emptied
+        let (whole, fraction) = divisor(clock_hz, baud);
+        self.divisor.set(whole);
+        self.fraction.set(fraction);
+        self.line.write(Line::LENGTH::Eight + Line::FIFO::SET); // also makes the divisor count
+        self.levels.write(Levels::RECEIVE::Half);
+        self.clear.set(0x7ff);
+        self.control.write(Control::ENABLE::SET + Control::TRANSMIT::SET + Control::RECEIVE::SET);
+    }
+}
+
+impl Serial for Registers {
+    fn read(&self) -> Option<u8> {
+        while !self.flags.is_set(Flags::RECEIVE_EMPTY) {
+            let word = self.data.get();
+            if word & OVERRUN != 0 {
+                super::LOST.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+            }
+            if word & NOT_A_BYTE == 0 {
+                return Some((word & 0xff) as u8);
+            }
+        }
+        None
+    }
+
+    fn write(&self, byte: u8) -> bool {
+        let room = timer::wait_until(WRITE_LIMIT, || !self.flags.is_set(Flags::TRANSMIT_FULL));
+        if room {
+            self.data.set(u32::from(byte));
+        }
+        room
+    }
+
+    fn flush(&self) {
+        timer::wait_until(Duration::from_millis(20), || !self.flags.is_set(Flags::BUSY));
+    }
+
+    fn notify(&self, on: bool) {
+        if on {
+            self.interrupts.modify(Interrupts::RECEIVE::SET + Interrupts::TIMEOUT::SET);
+        } else {
+            self.interrupts.set(0);
+        }
+    }
+
+    fn acknowledge(&self) {
+        self.clear.write(Interrupts::RECEIVE::SET + Interrupts::TIMEOUT::SET + Interrupts::OVERRUN::SET);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drivers::tests::in_memory;
+
+    #[test]
+    fn the_divisor_is_what_the_manual_computes() {
+        assert_eq!(divisor(48_000_000, 115_200), (26, 3));
+        assert_eq!(divisor(44_000_000, 115_200), (23, 56));
+        assert_eq!(divisor(3_000_000, 115_200), (1, 40));
+    }
+
+    #[test]
+    fn a_divisor_the_registers_cannot_hold_is_brought_within_reach() {
+        assert_eq!(divisor(1_000_000, 115_200), (1, 0));
+        assert_eq!(divisor(u32::MAX, 1), (65_535, 0));
+        assert_eq!(divisor(48_000_000, 0), (65_535, 0));
+    }
+
+    #[test]
+    fn starting_it_turns_both_ways_and_the_fifos_on() {
+        let uart: &Registers = in_memory();
+        uart.start(48_000_000, 115_200);
+        assert_eq!((uart.divisor.get(), uart.fraction.get()), (26, 3));
+        assert_eq!(uart.line.get(), 0x70);
+        assert_eq!(uart.control.get(), 0x301);
+        assert_eq!(uart.interrupts.get(), 0);
+        uart.notify(true);
+        assert_eq!(uart.interrupts.get(), 0x50);
+    }
+
+    #[test]
+    fn an_empty_receiver_gives_nothing() {
+        #[repr(C, align(8))]
+        struct Words([u32; 18]);
+        let mut words = Words([0; 18]);
+        words.0[6] = 1 << 4;
+        let address = &raw const words;
+        assert_eq!(crate::drivers::tests::view::<Registers>(address as usize).read(), None);
+    }
+
+    #[test]
+    fn a_wedged_transmitter_does_not_hold_us_up() {
+        #[repr(C, align(8))]
+        struct Words([u32; 18]);
+        let mut words = Words([0; 18]);
+        words.0[6] = 1 << 5;
+        let address = &raw const words;
+        assert!(!crate::drivers::tests::view::<Registers>(address as usize).write(b'x'));
+    }
+}

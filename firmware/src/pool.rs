@@ -1,0 +1,16 @@
+//! The board's cores as the engine's pool.
+
+use embodios::Pool;
+use embodios_bsp::cpu::cores::Team;
+
+/// All cores.
+pub struct Cores(pub &'static Team);
+
+impl Pool for Cores {
+    fn width(&self) -> usize {
+        self.0.width()
+    }
+    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        self.0.run(job);
+    }
+}
