@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod console;
+pub mod memory;
 #[cfg(test)]
 mod testing;
 
