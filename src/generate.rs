@@ -144,7 +144,7 @@ impl Conversation {
         self.turns.clear();
         self.rendered.clear();
         self.pending.clear();
-        self.sampler.set(self.sampler.settings().clone());
+        self.sampler.set(*self.sampler.settings());
     }
 
     /// One turn: `text` from the user, an answer of at most `limit` tokens from the model, shown through `sink`.
@@ -161,7 +161,8 @@ impl Conversation {
         if let Some(system) = &self.system {
             turns.push(Turn { role: Role::System, content: system.as_str() });
         }
-        turns.extend(self.turns.iter().map(|(role, content)| Turn { role: *role, content: content.as_str() }));
+        turns
+            .extend(self.turns.iter().map(|(role, content)| Turn { role: *role, content: content.as_str() }));
         turns.push(Turn { role: Role::User, content: text });
         let prompt = self.template.render(&turns, true);
         let tokenizer = self.session.model().clone();
@@ -179,7 +180,11 @@ impl Conversation {
                 let same = all.iter().zip(self.session.tokens()).take_while(|(a, b)| a == b).count();
                 let same = same.min(all.len().saturating_sub(1));
                 if all.len() > self.session.context() {
-                    return Err(SessionError::Full { tokens: all.len(), used: 0, context: self.session.context() });
+                    return Err(SessionError::Full {
+                        tokens: all.len(),
+                        used: 0,
+                        context: self.session.context(),
+                    });
                 }
                 self.session.rewind(same);
                 all[same..].to_vec()
@@ -212,7 +217,11 @@ impl Conversation {
     ) -> Result<Report, SessionError> {
         let tokens = self.session.model().tokenizer().encode(text, true, true);
         if tokens.len() > self.session.context() {
-            return Err(SessionError::Full { tokens: tokens.len(), used: 0, context: self.session.context() });
+            return Err(SessionError::Full {
+                tokens: tokens.len(),
+                used: 0,
+                context: self.session.context(),
+            });
         }
         self.reset();
         let report = self.run(&tokens, limit, runtime, sink);

@@ -8,8 +8,8 @@ extern crate alloc;
 extern crate std;
 
 pub mod chat;
-pub mod gguf;
 pub mod generate;
+pub mod gguf;
 pub mod model;
 pub mod ops;
 pub mod pool;
