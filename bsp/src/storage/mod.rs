@@ -184,6 +184,8 @@ pub struct Volume<'b, D: BlockDevice> {
     manager: VolumeManager<ReadAhead<'b, D>, NoTime, 1, 1, 1>,
     root: RawDirectory,
     open: Cell<Option<(RawFile, File)>>,
+    /// The file system is borrowed by a walk through the directory.
+    listing: Cell<bool>,
     /// Blocks of the card.
     blocks: u64,
 }
@@ -209,7 +211,7 @@ impl<'b, D: BlockDevice> Volume<'b, D> {
         let manager = VolumeManager::new_with_limits(device, NoTime, 1);
         let opened = manager.open_raw_volume(VolumeIdx(0)).and_then(|volume| manager.open_root_dir(volume));
         let root = explain(&manager, opened)?;
-        Ok(Self { manager, root, open: Cell::new(None), blocks })
+        Ok(Self { manager, root, open: Cell::new(None), listing: Cell::new(false), blocks })
     }
 
     /// Blocks of 512 bytes of the whole card.
@@ -276,6 +278,9 @@ impl<'b, D: BlockDevice> Volume<'b, D> {
         if end > file.size() {
             return Err(past_end);
         }
+        if self.listing.get() {
+            return Err(StorageError::InUse);
+        }
         if buffer.is_empty() {
             return Ok(());
         }
@@ -315,6 +320,9 @@ impl<'b, D: BlockDevice> Volume<'b, D> {
         &self,
         each: &mut dyn FnMut(&DirEntry, &str, &str) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
+        if self.listing.replace(true) {
+            return Err(StorageError::InUse);
+        }
         let mut storage = [0; LONGEST_NAME];
         let mut long_name = LfnBuffer::new(&mut storage);
         self.manager.device(|device| device.check_names(true));
@@ -327,10 +335,8 @@ impl<'b, D: BlockDevice> Volume<'b, D> {
             let long = long.filter(|name| !name.is_empty()).unwrap_or(&short);
             each(entry, long, &short)
         });
-        // Within `each` the volume is borrowed: then the outer scan switches this off.
-        if !matches!(result, Err(embedded_sdmmc::Error::LockError)) {
-            self.manager.device(|device| device.check_names(false));
-        }
+        self.manager.device(|device| device.check_names(false));
+        self.listing.set(false);
         explain(&self.manager, result)
     }
 }
@@ -380,9 +386,6 @@ fn explain<D: BlockDevice, T>(
     result: Result<T, embedded_sdmmc::Error<CardError>>,
 ) -> Result<T, StorageError> {
     use embedded_sdmmc::Error;
-    if let Err(Error::LockError) = result {
-        return Err(StorageError::InUse);
-    }
     if let Some(error) = manager.device(|device| device.take_failed()) {
         return Err(StorageError::Card(error));
     }
