@@ -5,10 +5,15 @@
 //! engine's two adapters to a PC ([`host`]).
 
 pub mod build;
+pub mod chat;
+pub mod host;
 pub mod image;
+pub mod inspect;
+pub mod logits;
 pub mod models;
 pub mod project;
 pub mod qemu;
 pub mod run;
 pub mod setup;
 pub mod test;
+pub mod tokenize;

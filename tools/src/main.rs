@@ -1,7 +1,7 @@
 //! `cargo embodi <command>`: parse, dispatch, and say in one sentence why something failed.
 
 use clap::{Parser, Subcommand};
-use embodi::{build, image, models, run, setup, test};
+use embodi::{build, chat, image, inspect, logits, models, run, setup, test, tokenize};
 use std::process::ExitCode;
 
 /// EMBODIOS from your PC: set up, build, emulate, test, and run the same engine here.
@@ -22,6 +22,12 @@ enum Command {
     Run(run::Args),
     Test(test::Args),
     Models(models::Args),
+    Inspect(inspect::Args),
+    Chat(chat::Args),
+    Tokenize(tokenize::Args),
+    Logits(logits::LogitsArgs),
+    Perplexity(logits::PerplexityArgs),
+    Digest(logits::DigestArgs),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +38,12 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Models(args) => models::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Chat(args) => chat::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
+        Command::Logits(args) => logits::logits(&args),
+        Command::Perplexity(args) => logits::perplexity(&args),
+        Command::Digest(args) => logits::digest(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

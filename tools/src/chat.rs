@@ -1,0 +1,159 @@
+//! `chat`: talk to a model on this PC, with the very engine that the board runs.
+
+use crate::host::{self, Engine};
+use anyhow::{Context, Result};
+use embodios::generate::{Conversation, Event, Report, Stop};
+use embodios::sampler::Settings;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Talk to a model on this PC, with the very engine that the board runs.
+///
+/// Without --prompt it reads lines until Ctrl-D. Ctrl-C stops an answer. `/reset` forgets the conversation.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    engine: Engine,
+    /// Say this, print the answer, and end; given more than once: that many turns
+    #[arg(long, short, value_name = "TEXT")]
+    prompt: Vec<String>,
+    /// The system message [default: the model's own]
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Continue the text as it stands, without the model's chat template
+    #[arg(long)]
+    raw: bool,
+    /// Temperature; 0 always takes the likeliest token
+    #[arg(long, value_name = "T")]
+    temp: Option<f32>,
+    /// Choose among so many of the likeliest tokens; 0 for all
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Choose among the likeliest tokens that make up this share of probability
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Leave out tokens below this share of the likeliest one's probability
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Make tokens that were used lately less likely; 1 for not at all
+    #[arg(long, value_name = "FACTOR")]
+    repeat_penalty: Option<f32>,
+    /// Seed of the random choice: same seed, same text [default: another each time]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Tokens an answer may have at most
+    #[arg(short, value_name = "TOKENS", default_value_t = 512)]
+    n: usize,
+    /// Tokens of context [default: 4096, or what the model was made for if that is less]
+    #[arg(long, value_name = "TOKENS")]
+    ctx: Option<usize>,
+}
+
+/// Context when none is asked for, as on the board.
+const CONTEXT: usize = 4096;
+
+/// Carries out `chat`.
+pub fn run(args: &Args) -> Result<()> {
+    let (model, threads) = args.engine.load()?;
+    let context = args.ctx.unwrap_or_else(|| model.spec().context.min(CONTEXT));
+    let mut conversation =
+        Conversation::new(Arc::clone(&model), context, settings(args)).map_err(host::said)?;
+    conversation.set_system(args.system.clone());
+    host::catch_interrupts()?;
+    let answer = |text: &str, conversation: &mut Conversation| -> Result<Report> {
+        host::clear_stop();
+        let mut out = Output::default();
+        let report = threads.with(|runtime| {
+            let sink = &mut |event: Event| out.show(event);
+            if args.raw {
+                conversation.complete(text, args.n, runtime, sink)
+            } else {
+                conversation.say(text, args.n, runtime, sink)
+            }
+        });
+        out.end();
+        report.map_err(host::said)
+    };
+    if !args.prompt.is_empty() {
+        for text in &args.prompt {
+            summarize(&answer(text, &mut conversation)?);
+        }
+        return Ok(());
+    }
+    if io::stdin().is_terminal() {
+        eprintln!("{}, level {}. Ctrl-C stops an answer, Ctrl-D ends.", model.name(), model.level());
+    }
+    let mut lines = io::stdin().lock().lines();
+    loop {
+        if io::stdin().is_terminal() {
+            eprint!("> ");
+        }
+        let Some(line) = lines.next().transpose().context("could not read standard input")? else { break };
+        match line.trim() {
+            "" => {}
+            "/reset" => conversation.reset(),
+            text => match answer(text, &mut conversation) {
+                Ok(report) => summarize(&report),
+                Err(error) => eprintln!("{error}"), // too long, for example: the conversation goes on
+            },
+        }
+    }
+    Ok(())
+}
+
+fn settings(args: &Args) -> Settings {
+    let default = Settings::default();
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    Settings {
+        temperature: args.temp.unwrap_or(default.temperature),
+        top_k: args.top_k.unwrap_or(default.top_k),
+        top_p: args.top_p.unwrap_or(default.top_p),
+        min_p: args.min_p.unwrap_or(default.min_p),
+        repeat_penalty: args.repeat_penalty.unwrap_or(default.repeat_penalty),
+        seed: args.seed.unwrap_or_else(now),
+        ..default
+    }
+}
+
+/// The answer on standard output, as it comes; how far the prompt is on a terminal only.
+#[derive(Default)]
+struct Output {
+    on_new_line: bool,
+}
+
+impl Output {
+    fn show(&mut self, event: Event) {
+        let Event::Text(text) = event else { return };
+        let mut out = io::stdout();
+        // A reader of our output that went away is no reason to stop.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        self.on_new_line = text.ends_with('\n');
+    }
+
+    fn end(&self) {
+        if !self.on_new_line {
+            println!();
+        }
+    }
+}
+
+/// One line about the answer, away from the answer itself.
+fn summarize(report: &Report) {
+    let (dim, normal) = if io::stderr().is_terminal() { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+    let reason = match report.reason {
+        Stop::End => "",
+        Stop::Limit => "; cut at -n",
+        Stop::Context => "; the context is full",
+        Stop::Interrupted => "; stopped",
+    };
+    eprintln!(
+        "{dim}[{} tokens read after {} kept, {:.1} tokens/s; {} written, {:.1} tokens/s, {:.2} GB/s of weights{reason}]{normal}",
+        report.prompt_tokens,
+        report.cached_tokens,
+        report.prefill_rate(),
+        report.generated,
+        report.decode_rate(),
+        report.gigabytes_per_second()
+    );
+}
