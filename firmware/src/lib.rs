@@ -7,8 +7,11 @@
 
 extern crate alloc;
 
-pub mod console;
+mod config;
+mod console;
+mod loader;
 pub mod memory;
+mod shell;
 #[cfg(test)]
 mod testing;
 
@@ -17,6 +20,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use embodios::{ByteSource, Pool};
+
+pub use shell::run;
 
 /// The serial line to the user, as bytes.
 pub trait Terminal {

@@ -14,7 +14,7 @@ use core::ops::ControlFlow;
 
 use embodios::gguf::Gguf;
 use embodios::model::budget::Budget;
-use embodios::model::{LoadOptions, Model, Progress, families};
+use embodios::model::{LoadError, LoadOptions, Model, Progress, families};
 use embodios::source::Memory;
 use embodios::{ByteSource, Level};
 
@@ -259,7 +259,7 @@ pub fn load(
         let now = platform.nanos();
         if progress.done == progress.total || drawn.is_none_or(|last| now - last >= REDRAW_NANOS) {
             drawn = Some(now);
-            console.rewrite(Bar { name: &source.name, progress, nanos: now - start });
+            console.rewrite(Bar { progress, nanos: now - start });
         }
         if platform.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
@@ -268,7 +268,7 @@ pub fn load(
     console.fresh_line();
     match loaded {
         Ok(model) => Some(Loaded { model, context }),
-        Err(_) if platform.interrupted() => {
+        Err(LoadError::Interrupted) => {
             platform.clear_interrupt();
             console.interrupt_served();
             console.line("Stopped: no model is loaded.");
@@ -281,24 +281,22 @@ pub fn load(
     }
 }
 
-/// A progress bar on one row.
-struct Bar<'a> {
-    name: &'a str,
+/// A progress bar, short enough for one row.
+struct Bar {
     progress: Progress,
     nanos: u64,
 }
 
-impl fmt::Display for Bar<'_> {
+impl fmt::Display for Bar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const CELLS: u64 = 20;
         let Progress { done, total } = self.progress;
         let share = |of: u64| (u128::from(done) * u128::from(of) / u128::from(total.max(1))) as u64;
         let full = share(CELLS) as usize;
-        let name: String = self.name.chars().take(24).collect();
-        let per_second = done as f64 / f64::from(1 << 20) * 1e9 / self.nanos.max(1) as f64;
+        let per_second = done as f64 / f64::from(1 << 20) * 1e9 / self.nanos.max(1_000_000) as f64;
         write!(
             f,
-            "{name} [{:#<full$}{:.<rest$}] {:3} %, {} of {}, {per_second:.1} MiB/s",
+            "[{:#<full$}{:.<rest$}] {:3} %, {} of {}, {per_second:.1} MiB/s",
             "",
             "",
             share(100),
@@ -348,13 +346,12 @@ mod tests {
         {
             for nanos in [0, 1, 1_000_000_000, u64::MAX] {
                 let progress = Progress { done, total };
-                let bar =
-                    Bar { name: "a-very-long-name-of-a-model-Q4_K_M.gguf", progress, nanos }.to_string();
-                assert!(bar.len() < 100, "{bar}");
+                let bar = Bar { progress, nanos }.to_string();
+                assert!(bar.len() < 79, "{bar}");
             }
         }
         let progress = Progress { done: 45 << 20, total: 90 << 20 };
-        let bar = Bar { name: "m.gguf", progress, nanos: 15_000_000_000 }.to_string();
-        assert_eq!(bar, "m.gguf [##########..........]  50 %, 45 MiB of 90 MiB, 3.0 MiB/s");
+        let bar = Bar { progress, nanos: 15_000_000_000 }.to_string();
+        assert_eq!(bar, "[##########..........]  50 %, 45 MiB of 90 MiB, 3.0 MiB/s");
     }
 }

@@ -3,11 +3,11 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use embodios::Error;
-use embodios::model::Model;
-use embodios::session::Session;
+use embodios::session::BATCH;
+use embodios::{Alone, Model, Runtime, Session, SessionError};
 
 use super::{Shell, on_board, sentence};
+use crate::config::unquoted;
 
 /// Tokens of prompt and of answer that `benchmark` measures: half a minute on a Pi 4 with a model of 1 GB.
 const PREFILL: usize = 64;
@@ -18,7 +18,7 @@ pub fn perf(shell: &mut Shell, _: &str) {
     let Some(answer) = &shell.last else {
         return shell.say("No answer has been given yet: say something first, or type `benchmark`.");
     };
-    let (report, interrupts) = (answer.report.clone(), answer.interrupts);
+    let (report, interrupts) = (answer.report, answer.interrupts);
     shell.say(format_args!(
         "prefill  {} tokens in {:.3} s, {:.2} tokens/s ({} tokens were kept from before)",
         report.prompt_tokens,
@@ -28,7 +28,7 @@ pub fn perf(shell: &mut Shell, _: &str) {
     ));
     shell.say(format_args!(
         "decode   {} tokens in {:.3} s, {:.2} tokens/s",
-        report.generated,
+        report.decoded,
         seconds(report.decode_nanos),
         report.decode_rate()
     ));
@@ -40,7 +40,7 @@ pub fn perf(shell: &mut Shell, _: &str) {
     if let Some(interrupts) = interrupts {
         let tokens = (report.prompt_tokens + report.generated).max(1);
         shell.say(format_args!(
-            "kernel   {interrupts} interrupts ({:.2} a token), no system calls, no context switches",
+            "kernel   {interrupts} interrupts on all cores, {:.2} a token",
             interrupts as f64 / tokens as f64
         ));
     }
@@ -52,7 +52,7 @@ pub fn benchmark(shell: &mut Shell, _: &str) {
     let model = Arc::clone(talker.conversation.model());
     let weight_bytes = model.weight_bytes();
     shell.say(format_args!(
-        "Reading {PREFILL} tokens, then writing {DECODE} on {} cores.",
+        "Reading {PREFILL} tokens, then writing {DECODE}; cores: {}.",
         shell.platform.pool().width()
     ));
     match measure(shell, model) {
@@ -79,7 +79,7 @@ pub fn benchmark(shell: &mut Shell, _: &str) {
                 milli(decode.len().saturating_sub(1))
             ));
         }
-        Err(Error::Interrupted) => {
+        Err(SessionError::Stopped) => {
             shell.interrupt_served();
             shell.say("Stopped.");
         }
@@ -88,7 +88,7 @@ pub fn benchmark(shell: &mut Shell, _: &str) {
 }
 
 /// Nanoseconds for the prompt, and for each token after it.
-fn measure(shell: &Shell, model: Arc<Model>) -> Result<(u64, Vec<u64>), Error> {
+fn measure(shell: &Shell, model: Arc<Model>) -> Result<(u64, Vec<u64>), SessionError> {
     let vocabulary = model.spec().vocabulary.max(1);
     let context = (PREFILL + DECODE).min(model.spec().context);
     // Fixed tokens spread over the vocabulary: no file is needed and every run does the same work.
@@ -112,23 +112,48 @@ fn measure(shell: &Shell, model: Arc<Model>) -> Result<(u64, Vec<u64>), Error> {
     })
 }
 
-/// `digest TEXT`: the same text gives the same digest on every board, level and number of cores.
+/// `digest TEXT`: the same text gives the same digest on every board, level and number of cores, however
+/// many tokens are read at once.
 pub fn digest(shell: &mut Shell, text: &str) {
     let Some(talker) = shell.talker() else { return };
     let model = Arc::clone(talker.conversation.model());
-    let tokens = model.tokenizer().encode(text, true, true);
-    let digest = Session::new(model, tokens.len().max(1)).and_then(|mut session| {
-        on_board(&*shell.platform, |runtime| {
-            session.feed(&tokens, runtime).map(|logits| embodios::digest(logits))
-        })
-    });
-    match digest {
-        Ok(digest) => {
-            shell.say(format_args!("digest {digest:016x} of the logits after {} tokens", tokens.len()))
+    let tokens = model.tokenizer().encode(&unquoted(text), true, true); // quotes: for line ends
+    let cores = shell.platform.pool().width();
+    let mut first = None;
+    for (cores, batch) in [(cores, BATCH), (1, BATCH), (cores, 7), (cores, 1)] {
+        match digest_once(shell, &model, &tokens, cores, batch) {
+            Ok(digest) if first.is_none() => first = Some(digest),
+            Ok(digest) if first == Some(digest) => {}
+            Ok(digest) => {
+                return shell.say(format_args!(
+                    "digest differs: {:016x}, but {digest:016x} on {cores} cores reading {batch} tokens at once",
+                    first.unwrap_or_default()
+                ));
+            }
+            Err(SessionError::Stopped) => return shell.interrupt_served(),
+            Err(error) => return shell.say(sentence(error)),
         }
-        Err(Error::Interrupted) => shell.interrupt_served(),
-        Err(error) => shell.say(sentence(error)),
     }
+    shell.say(format_args!(
+        "digest {:016x} of the logits after {} tokens; the same on {cores} and 1 cores, reading {BATCH}, 7 and 1 at once",
+        first.unwrap_or_default(),
+        tokens.len()
+    ));
+}
+
+fn digest_once(
+    shell: &Shell,
+    model: &Arc<Model>,
+    tokens: &[u32],
+    cores: usize,
+    batch: usize,
+) -> Result<u64, SessionError> {
+    let mut session = Session::new(Arc::clone(model), tokens.len().max(1))?;
+    session.set_batch(batch);
+    on_board(&*shell.platform, |runtime| {
+        let runtime = if cores == 1 { Runtime { pool: &Alone, ..*runtime } } else { *runtime };
+        session.feed(tokens, &runtime).map(|logits| embodios::digest(logits))
+    })
 }
 
 fn seconds(nanos: u64) -> f64 {

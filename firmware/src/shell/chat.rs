@@ -2,9 +2,9 @@
 
 use core::fmt::{self, Write};
 
-use embodios::{Error, Event, Report, Stop};
+use embodios::{Event, Report, Stop};
 
-use super::{Answer, PROMPT, Shell, on_board};
+use super::{Answer, PROMPT, Shell, on_board, sentence};
 use crate::console::Line;
 
 /// A prompt that takes longer than this to read is worth a progress line.
@@ -80,15 +80,14 @@ fn answer(shell: &mut Shell, text: &str, as_turn: bool) {
             if report.reason == Stop::Interrupted {
                 shell.interrupt_served();
             }
+            if report.prompt_tokens == 0 {
+                return shell.say("Stopped while reading; the conversation is as it was.");
+            }
             shell.console.dim(Summary(&report));
             let taken = |before: u64| shell.platform.interrupts().map(|now| now.saturating_sub(before));
             shell.last = Some(Answer { interrupts: interrupts.and_then(taken), report });
         }
-        Err(Error::Interrupted) => {
-            shell.interrupt_served();
-            shell.say("Stopped before the answer; the conversation is as it was.");
-        }
-        Err(error) => shell.say(super::sentence(error)),
+        Err(error) => shell.say(sentence(error)),
     }
 }
 
@@ -98,14 +97,14 @@ struct Summary<'r>(&'r Report);
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = self.0;
-        write!(f, "[{} tokens read", report.prompt_tokens)?;
+        write!(f, "[prefill {} tokens", report.prompt_tokens)?;
         if report.cached_tokens > 0 {
             write!(f, " after {} kept", report.cached_tokens)?;
         }
-        write!(f, ", {:.1} tokens/s; {} written", report.prefill_rate(), report.generated)?;
-        if report.generated > 1 {
+        write!(f, ", {:.1} tokens/s; decode {} tokens", report.prefill_rate(), report.generated)?;
+        if report.decoded > 0 {
             let (rate, bandwidth) = (report.decode_rate(), report.gigabytes_per_second());
-            write!(f, ", {rate:.1} tokens/s, {bandwidth:.2} GB/s of weights")?;
+            write!(f, ", {rate:.1} tokens/s, {bandwidth:.2} GB/s")?;
         }
         f.write_str(match report.reason {
             Stop::End => "]",

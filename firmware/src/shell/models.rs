@@ -6,7 +6,7 @@ use core::fmt::Write;
 
 use embodios::Conversation;
 
-use super::{Shell, Talker};
+use super::{Shell, Talker, sentence};
 use crate::loader::{self, Fit, Loaded, Mib, Source};
 
 /// `models`: name, size, and whether it fits. Reads each file's header.
@@ -86,6 +86,8 @@ impl Shell<'_> {
 
     /// Puts this model in the place of the present one, which stays if the new one can't be used.
     pub fn take(&mut self, source: &Source) {
+        self.say(format_args!("Loading {}, {}", source.name, Mib(source.bytes.len())));
+        let start = self.platform.nanos();
         let free = self.free_without_model();
         let Some(context) = loader::check(&mut self.console, source, self.config.context, free) else {
             return;
@@ -101,10 +103,16 @@ impl Shell<'_> {
                 conversation.set_system(self.config.system.clone());
                 let bytes = before.saturating_sub(self.platform.memory_free());
                 let name = String::from(conversation.model().name());
+                if let Some(warning) = conversation.model().template_warning() {
+                    self.say(sentence(warning));
+                }
                 self.talker = Some(Talker { file: source.name.clone(), bytes, conversation });
-                self.say(format_args!("{name} is loaded, with a context of {context} tokens."));
+                let seconds = (self.platform.nanos() - start) as f64 / 1e9;
+                self.say(format_args!(
+                    "{name} is loaded in {seconds:.1} s, with a context of {context} tokens."
+                ));
             }
-            Err(error) => self.say(super::sentence(error)),
+            Err(error) => self.say(sentence(error)),
         }
     }
 }

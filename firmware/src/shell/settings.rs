@@ -1,12 +1,12 @@
 //! set, reset: how the model answers.
 
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::sync::Arc;
 
 use embodios::Conversation;
 use embodios::sampler::Settings;
 
-use super::{Shell, Talker, capital};
+use super::{Shell, Talker, capital, sentence};
 use crate::config::{self, KEYS, unquoted};
 
 /// `set`, `set KEY`, `set KEY VALUE`.
@@ -72,7 +72,7 @@ impl Shell<'_> {
     /// The sampler's settings, with a seed.
     pub fn sampling(&self) -> Settings {
         let seed = self.config.seed.unwrap_or_else(|| self.platform.random_seed());
-        Settings { seed, ..self.config.sampling.clone() }
+        Settings { seed, ..self.config.sampling }
     }
 
     /// Tells the board which console was chosen.
@@ -92,26 +92,27 @@ impl Shell<'_> {
         let (model, old) = (Arc::clone(conversation.model()), conversation.session().context());
         let free = self.platform.memory_free();
         drop(conversation);
-        let cache = self.platform.memory_free().saturating_sub(free);
-        let trained = model.spec().context;
-        let wanted = self.config.context.unwrap_or(old).min(trained);
-        let free = self.platform.memory_free();
-        let made = Conversation::new(Arc::clone(&model), wanted, sampling.clone());
-        let mut made = match made {
-            Ok(made) => made,
-            Err(error) => {
-                self.say(super::sentence(error));
-                match Conversation::new(model, old, sampling) {
-                    Ok(made) => made,
-                    Err(error) => return self.say(super::sentence(error)),
-                }
+        let free_now = self.platform.memory_free();
+        let weights = bytes.saturating_sub(free_now.saturating_sub(free));
+        let wanted = self.config.context.unwrap_or(old);
+        let context = wanted.min(model.spec().context);
+        if context < wanted {
+            self.say(format_args!("The model was made for a context of {context} tokens, no more."));
+        }
+        let made = Conversation::new(Arc::clone(&model), context, sampling).or_else(|error| {
+            self.say(sentence(error));
+            self.config.context = Some(old);
+            Conversation::new(model, old, sampling)
+        });
+        match made {
+            Ok(mut conversation) => {
+                conversation.set_system(self.config.system.clone());
+                let context = conversation.session().context();
+                let bytes = weights + free_now.saturating_sub(self.platform.memory_free());
+                self.talker = Some(Talker { file, bytes, conversation });
+                self.say(format_args!("The conversation starts afresh, with a context of {context} tokens."));
             }
-        };
-        made.set_system(self.config.system.clone());
-        let context = made.session().context();
-        let taken = free.saturating_sub(self.platform.memory_free());
-        let bytes = bytes.saturating_sub(cache) + taken;
-        self.talker = Some(Talker { file: String::from(file.as_str()), bytes, conversation: made });
-        self.say(format_args!("The conversation starts afresh, with a context of {context} tokens."));
+            Err(error) => self.say(sentence(error)),
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::testing::{ScriptedTerminal, TestPlatform};
 
 /// A model of random weights with a real tokenizer; small enough to answer at once.
 fn tiny() -> Vec<u8> {
-    embodios::synth::tiny(1, "q8_0")
+    embodios::synth::tiny(1, embodios::quant::by_name("Q8_0").unwrap())
 }
 
 /// Types the script, then `off`; gives everything the terminal was sent.
@@ -111,8 +111,9 @@ fn without_a_card_or_a_model_there_is_a_sentence_and_the_prompt() {
 #[test]
 fn the_only_model_is_loaded_with_a_progress_bar() {
     let text = play(&[("tiny.gguf", &tiny())], "");
-    assert!(text.contains("\rtiny.gguf [####################] 100 %, "), "{text}");
-    assert!(text.contains("is loaded, with a context of"), "{text}");
+    assert!(text.contains("Loading tiny.gguf, "), "{text}");
+    assert!(text.contains("\r[####################] 100 %, "), "{text}");
+    assert!(text.contains("s, with a context of"), "{text}");
 }
 
 #[test]
@@ -121,7 +122,7 @@ fn a_preloaded_model_comes_before_the_card() {
     platform.preloaded = Some(tiny());
     let text = play_on(&mut platform, "");
     assert!(text.contains("the preloaded model"), "{text}");
-    assert!(text.contains("is loaded, with a context of"), "{text}");
+    assert!(text.contains("s, with a context of"), "{text}");
 }
 
 #[test]
@@ -148,7 +149,7 @@ fn the_configuration_is_used_and_its_faults_are_named() {
     assert!(
         text.contains("EMBODIOS.CFG line 3: there is no setting `temprature`: did you mean `temperature`?")
     );
-    assert!(text.contains("is loaded, with a context of 64 tokens."), "{text}");
+    assert!(text.contains("s, with a context of 64 tokens."), "{text}");
     assert!(after(&text, "status").contains(", b.gguf\r\n"), "{text}");
     assert!(after(&text, "status").contains("of 64 tokens, seed 5"), "{text}");
     assert_eq!(platform.log, ["console pl011", "exit 0", "off"]);
@@ -191,7 +192,7 @@ fn a_model_that_does_not_fit_leaves_the_present_one() {
 
     let text = chat("load nothing\rload 2\rhello\r");
     assert_eq!(after(&text, "load nothing"), "There is no model `nothing` on the card; there is tiny.gguf.");
-    assert!(after(&text, "hello").contains(" tokens read"), "{text}");
+    assert!(after(&text, "hello").contains("[prefill "), "{text}");
 }
 
 #[test]
@@ -200,7 +201,7 @@ fn ctrl_c_stops_loading() {
     platform.interrupt_after.set(Some(0));
     let text = play_on(&mut platform, "\x03hello\rload 1\rhi there\r");
     assert!(text.contains("Stopped: no model is loaded.\r\n> hello\r\nNo model is loaded"), "{text}");
-    assert!(after(&text, "hi there").contains(" tokens read"), "{text}");
+    assert!(after(&text, "hi there").contains("[prefill "), "{text}");
 }
 
 #[test]
@@ -233,7 +234,7 @@ fn ctrl_c_stops_an_answer_and_the_conversation_stays_whole() {
 fn lines_typed_during_an_answer_are_read_after_it() {
     let text = chat("fault ctrl-c 4\rtell me\rsecond line\r\x03");
     assert!(after(&text, "tell me").contains("topped"), "{text}");
-    assert!(after(&text, "second line").contains(" tokens read"), "{text}");
+    assert!(after(&text, "second line").contains("[prefill "), "{text}");
 }
 
 #[test]
@@ -246,11 +247,11 @@ fn ctrl_c_at_the_prompt_does_not_stop_the_next_answer() {
 #[test]
 fn a_text_longer_than_the_context_is_refused_with_numbers() {
     let long = "word ".repeat(200);
-    let text = chat(&format!("set ctx 64\rhi\r{long}\rhi again\rinfer {long}\rdigest x\r"));
+    let text = chat(&format!("set ctx 256\rhi\r{long}\rhi again\rinfer {long}\rdigest x\r"));
     for line in [long.clone(), format!("infer {long}")] {
         let refused = after(&text, &line);
         assert!(
-            refused.contains("64") && refused.ends_with('.') && !refused.contains("tokens read"),
+            refused.contains("256") && refused.ends_with('.') && !refused.contains("[prefill "),
             "{refused}"
         );
     }
@@ -299,8 +300,8 @@ fn the_same_seed_gives_the_same_answer() {
 fn in_talk_every_line_is_said_until_an_empty_one() {
     for end in ["\r", "/end\r", "\x03"] {
         let text = chat(&format!("talk\rhelp\rstatus\r{end}status\r"));
-        assert!(after(&text, "help").contains(" tokens read"), "{text}");
-        assert!(after(&text, "status").contains(" tokens read"), "{text}");
+        assert!(after(&text, "help").contains("[prefill "), "{text}");
+        assert!(after(&text, "status").contains("[prefill "), "{text}");
         let left = &text[text.find("Commands work again.").unwrap()..];
         assert!(after(left, "status").starts_with("board "), "{text}");
     }
@@ -308,12 +309,13 @@ fn in_talk_every_line_is_said_until_an_empty_one() {
 
 #[test]
 fn tokens_and_digest_and_infer_show_the_engine_at_work() {
-    let text = chat("tokens Hello, world\rdigest Hello\rdigest Hello\rdigest Hellp\rinfer Once upon\r");
+    let text =
+        chat("tokens Hello, world\rdigest Hello\rdigest Hello\rdigest \"Hel\\nlo\"\rinfer Once upon\r");
     assert!(after(&text, "tokens Hello, world").ends_with(" tokens"), "{text}");
     let digest = after(&text, "digest Hello");
     assert!(digest.starts_with("digest ") && digest.contains(" of the logits after "), "{digest}");
     assert_eq!(text.matches(digest).count(), 2, "{text}");
-    assert!(after(&text, "infer Once upon").contains(" tokens read"), "{text}");
+    assert!(after(&text, "infer Once upon").contains("[prefill "), "{text}");
 }
 
 #[test]
