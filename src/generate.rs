@@ -168,9 +168,11 @@ impl Conversation {
         let tokenizer = self.session.model().clone();
         let tokenizer = tokenizer.tokenizer();
         let kept = self.session.position();
+        let pending = self.pending.clone();
+        let mut rewritten = false;
         let new = match prompt.strip_prefix(self.rendered.as_str()) {
             Some(rest) => {
-                let mut new = self.pending.clone();
+                let mut new = pending.clone();
                 new.extend(tokenizer.encode(rest, kept == 0, true));
                 new
             }
@@ -187,6 +189,7 @@ impl Conversation {
                     });
                 }
                 self.session.rewind(same);
+                rewritten = true;
                 all[same..].to_vec()
             }
         };
@@ -197,7 +200,14 @@ impl Conversation {
             }
             sink(event);
         })?;
-        if report.decoded == 0 && report.generated == 0 && report.reason == Stop::Interrupted {
+        if report.generated == 0 && report.reason == Stop::Interrupted {
+            self.session.rewind(kept);
+            if rewritten {
+                self.session.rewind(0);
+                self.rendered.clear();
+            } else {
+                self.pending = pending;
+            }
             return Ok(report);
         }
         self.rendered = prompt;
