@@ -6,8 +6,8 @@
 
 writes logits_smollm2.json and perplexity_smollm2.json into the last folder. "f32" is the exact reference:
 the same weights expanded to F32 in a temporary file, run with an F32 cache and without flash attention, so
-that neither weights nor activations nor keys and values are rounded. "quantized" is the file as it is, with
-llama.cpp's defaults: activations in 8 bits, an f16 cache.
+that neither weights nor activations nor keys and values are rounded. "quantized" is the file as it is, as
+llama.cpp runs it on a CPU: activations in 8 bits, an f16 cache; without flash attention as well.
 """
 
 import hashlib
