@@ -246,7 +246,7 @@ fn reads_at_any_offset_and_length_give_the_bytes_of_the_file_even_in_pieces() {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let (file, bytes) = &files[round % 2];
             let offset = random as usize >> 8 & 0x3_ffff;
-            let length = [0, 1, 511, 512, 513, 4096, 30_000][random as usize >> 4 & 7 % 7];
+            let length = [0, 1, 511, 512, 513, 4096, 30_000][(random as usize >> 4) % 7];
             let mut buffer = vec![0xcc; length];
             let result = volume.read_at(file, offset as u64, &mut buffer);
             if offset + length > bytes.len() {

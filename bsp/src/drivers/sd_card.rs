@@ -156,6 +156,14 @@ pub enum HostError {
     },
 }
 
+impl HostError {
+    /// Whether it is the controller's fault: trying again does not help.
+    fn is_final(&self) -> bool {
+        use HostError::*;
+        matches!(self, NoReset | ClockStuck | ClockUnknown | ClockRange { .. } | TooOld { .. })
+    }
+}
+
 impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -388,7 +396,8 @@ impl<H: Host> SdCard<H> {
         for _ in 0..START_ATTEMPTS {
             result = card.start(power);
             match result {
-                Err(CardError::Start(_) | CardError::NoCard | CardError::Refused { .. }) => {}
+                Err(CardError::Start(cause)) if !cause.is_final() => {}
+                Err(CardError::NoCard | CardError::Refused { .. } | CardError::Removed { .. }) => {}
                 _ => break,
             }
         }

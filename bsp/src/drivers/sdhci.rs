@@ -323,12 +323,12 @@ impl<B: Bus> Sdhci<B> {
         &mut self.bus
     }
 
-    /// Pause between two register writes in microseconds: four SD clocks while that is long
-    /// enough to matter, none at full speed, where the access itself takes longer than two clocks.
+    /// Pause between two register writes in microseconds: four SD clocks while two of them take longer
+    /// than the access itself, some 100 ns; none at full speed.
     fn spacing(&self) -> u64 {
         match self.clock_hz {
             0 => 10,
-            hz @ 1..=IDENTIFY_HZ => u64::from(4_000_000u32.div_ceil(hz)),
+            hz @ 1..20_000_000 => u64::from(4_000_000u32.div_ceil(hz)),
             _ => 0,
         }
     }

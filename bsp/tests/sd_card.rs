@@ -1,0 +1,276 @@
+//! The SD host driver and the card protocol against a strict model of both ends: every test also
+//! proves that nothing was done that silicon would not forgive; see `strict`.
+
+mod strict;
+
+use embodios_bsp::drivers::sd_card::{Capacity, CardError, HostError, SdCard, Stage, Width};
+use embodios_bsp::drivers::sdhci::{AlwaysOn, Sdhci};
+use strict::{CardKind, Model, Switches, content};
+
+type Card = SdCard<Sdhci<Model>>;
+
+fn identify(model: &Model) -> Result<Card, CardError> {
+    SdCard::identify(Sdhci::new(model.clone(), Some(100_000_000)), &mut Switches(model.clone()))
+}
+
+fn ready(kind: CardKind) -> (Model, Card) {
+    let model = Model::new(kind);
+    let card = identify(&model).unwrap();
+    model.take_seen();
+    (model, card)
+}
+
+fn expected(first: u64, count: u64) -> Vec<u8> {
+    (first..first + count).flat_map(content).collect()
+}
+
+fn read(card: &mut Card, first: u64, count: u64) -> Result<Vec<u8>, CardError> {
+    let mut buffer = vec![0xee; count as usize * 512];
+    card.read(first, &mut buffer).map(|()| buffer)
+}
+
+/// The data commands among those the card saw.
+fn transfers(model: &Model) -> Vec<(u8, u32, u32)> {
+    model.take_seen().into_iter().filter(|(index, ..)| matches!(index, 17 | 18)).collect()
+}
+
+#[test]
+fn a_high_capacity_card_is_found_at_four_lines_and_50_mhz_and_addressed_by_block() {
+    let (model, mut card) = ready(CardKind::sdhc());
+    assert_eq!((card.capacity(), card.blocks()), (Capacity::High, 8 * 1024 * 1024));
+    assert_eq!((card.clock_hz(), card.width()), (50_000_000, Width::Four));
+    assert_eq!(model.clock_hz(), 50_000_000);
+    assert_eq!(read(&mut card, 5_000_000, 1), Ok(expected(5_000_000, 1)));
+    assert_eq!(read(&mut card, 1, 40), Ok(expected(1, 40)));
+    assert_eq!(transfers(&model), [(17, 5_000_000, 1), (18, 1, 40)]);
+    assert_eq!(card.retries(), 0);
+}
+
+#[test]
+fn a_standard_capacity_card_is_addressed_by_byte() {
+    let (model, mut card) = ready(CardKind::sdsc());
+    assert_eq!((card.capacity(), card.blocks()), (Capacity::Standard, 131_072));
+    assert_eq!(read(&mut card, 131_071, 1), Ok(expected(131_071, 1)));
+    assert_eq!(read(&mut card, 3, 8), Ok(expected(3, 8)));
+    assert_eq!(transfers(&model), [(17, 131_071 * 512, 1), (18, 3 * 512, 8)]);
+}
+
+#[test]
+fn an_old_card_that_does_not_know_cmd8_works_at_25_mhz() {
+    let (model, mut card) = ready(CardKind::version1());
+    assert_eq!((card.capacity(), card.clock_hz()), (Capacity::Standard, 25_000_000));
+    assert_eq!(read(&mut card, 0, 3), Ok(expected(0, 3)));
+    assert_eq!(transfers(&model), [(18, 0, 3)]);
+}
+
+#[test]
+fn an_empty_socket_is_reported_within_a_quarter_of_a_second() {
+    let model = Model::new(CardKind::none());
+    assert_eq!(identify(&model).err(), Some(CardError::NoCard));
+    assert!(model.millis() < 250, "{} ms", model.millis());
+    assert!(CardError::NoCard.to_string().contains("insert one"));
+    // And a card that comes later is found.
+    model.insert(CardKind::sdhc());
+    assert_eq!(read(&mut identify(&model).unwrap(), 7, 2), Ok(expected(7, 2)));
+}
+
+#[test]
+fn a_card_that_takes_its_time_is_waited_for_but_not_for_ever() {
+    let model = Model::new(CardKind { busy_ms: 950, ..CardKind::sdhc() });
+    assert!(identify(&model).is_ok());
+    let model = Model::new(CardKind { busy_ms: 5_000, ..CardKind::sdhc() });
+    assert_eq!(identify(&model).err(), Some(CardError::NotReady));
+    assert!(model.millis() < 1_200, "{} ms", model.millis());
+}
+
+#[test]
+fn a_card_left_at_1v8_comes_back_when_its_supply_is_cut() {
+    let kind = CardKind { stuck_at_1v8: true, ..CardKind::sdhc() };
+    let (model, _) = ready(kind.clone());
+    assert!(matches!(model.supplies()[..], [(false, off), (true, on)] if on - off >= 10));
+    // Without a switch there is nothing to be done, and that is said.
+    let model = Model::new(kind);
+    let card = SdCard::identify(Sdhci::new(model.clone(), Some(100_000_000)), &mut AlwaysOn);
+    assert_eq!(card.err(), Some(CardError::NoCard));
+}
+
+#[test]
+fn boards_that_cannot_switch_power_and_clocks_of_any_speed_do() {
+    for base in [50_000_000, 52_000_000, 100_000_000, 200_000_000, 250_000_000] {
+        for given in [Some(base as u32), None, Some(0)] {
+            let model = Model::new(CardKind::sdhc());
+            model.set_base(base);
+            let mut card = SdCard::identify(Sdhci::new(model.clone(), given), &mut AlwaysOn).unwrap();
+            assert!((26_000_000..=50_000_000).contains(&card.clock_hz()), "{} Hz", card.clock_hz());
+            assert_eq!(u64::from(card.clock_hz()), model.clock_hz());
+            assert_eq!(read(&mut card, 9, 9), Ok(expected(9, 9)));
+        }
+    }
+    for base_hz in [100_000, 1_000_000_000] {
+        let card = SdCard::identify(Sdhci::new(Model::new(CardKind::sdhc()), Some(base_hz)), &mut AlwaysOn);
+        let error = HostError::ClockRange { base_hz, wanted_hz: 400_000 };
+        assert_eq!(card.err(), Some(CardError::Start(error)));
+    }
+}
+
+#[test]
+fn a_read_longer_than_the_controller_can_count_is_split_and_loses_no_block() {
+    let (model, mut card) = ready(CardKind::sdhc());
+    assert!(read(&mut card, 100, 70_000) == Ok(expected(100, 70_000)));
+    assert_eq!(transfers(&model), [(18, 100, 65_535), (18, 65_635, 4_465)]);
+    assert!(read(&mut card, 0, 65_536) == Ok(expected(0, 65_536)));
+    assert_eq!(transfers(&model), [(18, 0, 65_535), (17, 65_535, 1)]);
+}
+
+#[test]
+fn a_read_beyond_the_end_or_of_half_a_block_is_refused_without_asking_the_card() {
+    let (model, mut card) = ready(CardKind::sdsc());
+    for (first, count) in [(131_072, 1), (131_071, 2), (u64::MAX, 1), (1 << 40, 1)] {
+        let blocks = 131_072;
+        let sector = first.max(blocks);
+        assert_eq!(read(&mut card, first, count), Err(CardError::BeyondEnd { sector, blocks }));
+    }
+    assert_eq!(card.read(0, &mut [0; 700]), Err(CardError::NotWholeBlocks { bytes: 700 }));
+    assert_eq!(card.read(5, &mut []), Ok(()));
+    assert_eq!(transfers(&model), []);
+}
+
+#[test]
+fn a_garbled_block_is_read_again_from_where_it_failed() {
+    let (model, mut card) = ready(CardKind::sdhc());
+    model.faults(|faults| faults.crc.insert(1_500, 1));
+    assert_eq!(read(&mut card, 1_000, 1_000), Ok(expected(1_000, 1_000)));
+    let seen = transfers(&model);
+    assert_eq!(seen.len(), 2);
+    let (_, again, count) = seen[1];
+    assert!((1_490..=1_500).contains(&again) && again + count == 2_000, "{seen:?}");
+    assert_eq!((card.retries(), card.clock_hz()), (1, 50_000_000));
+    // A single block too.
+    model.faults(|faults| faults.crc.insert(42, 1));
+    assert_eq!(read(&mut card, 42, 1), Ok(expected(42, 1)));
+}
+
+#[test]
+fn a_block_that_stays_garbled_slows_the_clock_and_is_then_reported_by_its_number() {
+    let (model, mut card) = ready(CardKind::sdhc());
+    model.faults(|faults| faults.crc.insert(77, 3));
+    assert_eq!(read(&mut card, 70, 20), Ok(expected(70, 20)));
+    assert_eq!(card.clock_hz(), 12_500_000);
+    model.faults(|faults| faults.crc.insert(77, u32::MAX));
+    let cause = HostError::DataGarbled { command: 18 };
+    assert_eq!(read(&mut card, 70, 20), Err(CardError::Read { sector: 77, cause }));
+    assert!(card.clock_hz() >= 6_000_000);
+    // The card goes on working.
+    assert_eq!(read(&mut card, 78, 20), Ok(expected(78, 20)));
+}
+
+#[test]
+fn a_card_that_garbles_now_and_then_is_read_to_the_end() {
+    let (model, mut card) = ready(CardKind::sdhc());
+    model.faults(|faults| faults.crc.extend((0..20).map(|i| (i * 50 + 7, 1))));
+    assert_eq!(read(&mut card, 0, 1_000), Ok(expected(0, 1_000)));
+    assert_eq!(card.retries(), 20);
+}
+
+#[test]
+fn a_block_that_does_not_come_is_asked_for_again() {
+    let (model, mut card) = ready(CardKind::sdhc());
+    model.faults(|faults| faults.silence.insert(500, 1));
+    assert_eq!(read(&mut card, 400, 200), Ok(expected(400, 200)));
+    model.faults(|faults| faults.silence.insert(500, u32::MAX));
+    let cause = HostError::NoData { command: 18 };
+    assert_eq!(read(&mut card, 400, 200), Err(CardError::Read { sector: 500, cause }));
+}
+
+#[test]
+fn a_card_pulled_in_the_middle_of_a_read_is_missed_within_a_second() {
+    let (model, mut card) = ready(CardKind::sdhc());
+    model.faults(|faults| faults.pull_at = Some(3_000));
+    let before = model.millis();
+    let Err(CardError::Removed { sector }) = read(&mut card, 2_000, 2_000) else { panic!("not missed") };
+    assert!((2_990..=3_000).contains(&sector), "{sector}");
+    assert!(model.millis() - before < 1_000);
+    assert!(matches!(read(&mut card, 0, 1), Err(CardError::Removed { sector: 0 })));
+    // Another card in the same socket is a new one.
+    model.faults(|faults| faults.pull_at = None);
+    model.insert(CardKind::sdsc());
+    assert_eq!(read(&mut identify(&model).unwrap(), 7, 2), Ok(expected(7, 2)));
+}
+
+#[test]
+fn a_controller_that_never_announces_data_ends_in_an_error_and_not_in_a_hang() {
+    let (model, mut card) = ready(CardKind::sdhc());
+    model.faults(|faults| faults.deaf = true);
+    let before = model.millis();
+    let cause = HostError::Stuck { command: 18, stage: Stage::Data };
+    assert_eq!(read(&mut card, 9, 2), Err(CardError::Read { sector: 9, cause }));
+    assert!(model.millis() - before < 5_000, "{} ms", model.millis() - before);
+    model.faults(|faults| faults.deaf = false);
+    assert_eq!(read(&mut card, 9, 2), Ok(expected(9, 2)));
+}
+
+#[test]
+fn a_sector_the_card_gives_up_on_is_reported_with_the_cards_own_words() {
+    let (model, mut card) = ready(CardKind::sdhc());
+    model.faults(|faults| faults.unreadable.push(88));
+    let Err(CardError::Unreadable { sector: 88, status }) = read(&mut card, 88, 2) else { panic!() };
+    assert_eq!(status >> 21 & 1, 1);
+    assert_eq!(read(&mut card, 90, 2), Ok(expected(90, 2)));
+}
+
+#[test]
+fn a_configuration_register_that_times_out_costs_high_speed_at_most() {
+    for (failures, hz) in [(1, 50_000_000), (2, 50_000_000), (3, 25_000_000)] {
+        let (_, mut card) = ready(CardKind { scr_failures: failures, ..CardKind::sdhc() });
+        assert_eq!((card.clock_hz(), card.width()), (hz, Width::Four));
+        assert_eq!(read(&mut card, 1, 5), Ok(expected(1, 5)));
+    }
+}
+
+#[test]
+fn a_card_that_garbles_at_50_mhz_is_read_at_25() {
+    let (_, mut card) = ready(CardKind { poor_at_50: true, ..CardKind::sdhc() });
+    assert_eq!(card.clock_hz(), 25_000_000);
+    assert_eq!(read(&mut card, 1, 500), Ok(expected(1, 500)));
+    assert_eq!(card.retries(), 0);
+    let (_, card) = ready(CardKind { high_speed: false, ..CardKind::sdhc() });
+    assert_eq!(card.clock_hz(), 25_000_000);
+}
+
+#[test]
+fn a_locked_card_is_told_from_a_broken_one() {
+    let model = Model::new(CardKind { locked: true, ..CardKind::sdhc() });
+    assert_eq!(identify(&model).err(), Some(CardError::Locked));
+}
+
+#[test]
+fn a_broken_controller_is_reported_in_bounded_time() {
+    let model = Model::new(CardKind::sdhc());
+    model.faults(|faults| faults.stuck_clock = true);
+    assert_eq!(identify(&model).err(), Some(CardError::Start(HostError::ClockStuck)));
+    assert!(model.millis() < 2_000);
+    let model = Model::new(CardKind::sdhc());
+    model.faults(|faults| faults.stuck_reset = true);
+    assert_eq!(identify(&model).err(), Some(CardError::Start(HostError::NoReset)));
+    assert!(model.millis() < 4_000);
+}
+
+#[test]
+fn recovery_survives_a_garbled_answer_of_its_own() {
+    let (model, mut card) = ready(CardKind::sdhc());
+    model.faults(|faults| {
+        faults.crc.insert(10, 1);
+        faults.garbled_answers = 2;
+    });
+    assert_eq!(read(&mut card, 0, 50), Ok(expected(0, 50)));
+}
+
+#[test]
+fn reading_at_50_mhz_keeps_the_card_busy() {
+    let (model, mut card) = ready(CardKind::sdhc());
+    let before = model.millis();
+    read(&mut card, 0, 20_000).unwrap();
+    let rate = 20_000 * 512 / (model.millis() - before); // bytes a millisecond
+    println!("{rate} bytes/ms with {} ns an access", 100);
+    assert!(rate > 15_000, "{rate} bytes/ms");
+}

@@ -1,0 +1,772 @@
+//! A strict model of an SDHCI 3.0 controller like EMMC2 with an SD card in it, in time of its own.
+//!
+//! It panics on what silicon would not forgive: writes closer together than two SD clocks (four while
+//! the clock is 400 kHz or stands still), a clock under 200 kHz or over what the card is ready for, a
+//! divisor changed under a running clock, a command without power, before 74 clocks, on busy lines, with
+//! unacknowledged interrupts, or after an error without a reset of the lines, a wrong answer type, a
+//! data port read without data. And the card gives wrong data for a wrong bus width or address.
+
+#![allow(dead_code)] // each test program uses its part
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use embodios_bsp::drivers::sdhci::{Bus, CardPower, Register, Unsupported};
+
+const ACCESS: u64 = 100; // ns: a register access over the bus
+const LOOK: u64 = 40; // ns: a look at the clock
+const MS: u64 = 1_000_000;
+
+const COMMAND_DONE: u32 = 1;
+const TRANSFER_DONE: u32 = 1 << 1;
+const READABLE: u32 = 1 << 5;
+const ERROR: u32 = 1 << 15;
+const COMMAND_TIMEOUT: u32 = 1 << 16 | ERROR;
+const COMMAND_CRC: u32 = 1 << 17 | ERROR;
+const DATA_TIMEOUT: u32 = 1 << 20 | ERROR;
+const DATA_CRC: u32 = 1 << 21 | ERROR;
+
+/// What is in the socket, and how it behaves.
+#[derive(Clone)]
+pub struct CardKind {
+    pub present: bool,
+    /// Knows CMD8.
+    pub modern: bool,
+    /// Addressed by block, and has the second version of the CSD.
+    pub high_capacity: bool,
+    pub blocks: u64,
+    /// How long ACMD41 answers "busy", ms of model time.
+    pub busy_ms: u64,
+    pub high_speed: bool,
+    /// Garbles data over 25 MHz.
+    pub poor_at_50: bool,
+    /// Reads of the SCR that time out.
+    pub scr_failures: u32,
+    /// Left in 1.8 V signalling: silent until its supply is cut.
+    pub stuck_at_1v8: bool,
+    /// Has a password.
+    pub locked: bool,
+}
+
+impl CardKind {
+    pub fn sdhc() -> Self {
+        Self {
+            present: true,
+            modern: true,
+            high_capacity: true,
+            blocks: 8 * 1024 * 1024,
+            busy_ms: 30,
+            high_speed: true,
+            poor_at_50: false,
+            scr_failures: 0,
+            stuck_at_1v8: false,
+            locked: false,
+        }
+    }
+    pub fn sdsc() -> Self {
+        Self { high_capacity: false, blocks: 131_072, ..Self::sdhc() }
+    }
+    pub fn version1() -> Self {
+        Self { modern: false, high_speed: false, ..Self::sdsc() }
+    }
+    pub fn none() -> Self {
+        Self { present: false, ..Self::sdhc() }
+    }
+}
+
+/// Faults to come.
+#[derive(Default)]
+pub struct Faults {
+    /// Sector → how many times its data arrives with a wrong checksum.
+    pub crc: HashMap<u64, u32>,
+    /// Sector → how many times it takes for ever to arrive.
+    pub silence: HashMap<u64, u32>,
+    /// The card is pulled when this sector is due.
+    pub pull_at: Option<u64>,
+    /// The controller never says that its buffer is readable, nor that it timed out.
+    pub deaf: bool,
+    /// Sectors the card's own error correction gives up on.
+    pub unreadable: Vec<u64>,
+    /// The controller never gets out of reset.
+    pub stuck_reset: bool,
+    /// The controller's clock never settles.
+    pub stuck_clock: bool,
+    /// Garbled answers to come.
+    pub garbled_answers: u32,
+}
+
+/// A command as the card saw it: number, argument, blocks asked for (0 without data).
+pub type Seen = (u8, u32, u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    Ready,
+    Identification,
+    Standby,
+    Transfer,
+    Data,
+}
+
+struct Sending {
+    block_bytes: usize,
+    left: u32,
+    count: u32,
+    source: Source,
+    fifo: VecDeque<Vec<u8>>,
+    /// Word of the front block that is read next; the block is announced.
+    position: Option<usize>,
+    arrives: Option<u64>,
+    stopped: bool,
+}
+
+enum Source {
+    Sector(u64),
+    Bytes(Vec<u8>),
+}
+
+struct Inner {
+    now: u64,
+    kind: CardKind,
+    faults: Faults,
+    seen: Vec<Seen>,
+    supplies: Vec<(bool, u64)>,
+    base_hz: u64,
+    // Controller.
+    block: u32,
+    argument: u32,
+    response: [u32; 4],
+    control: u32,
+    clock: u32,
+    stable_at: u64,
+    hz: u64,
+    clock_since: u64,
+    status: u32,
+    enable: u32,
+    signal: u32,
+    last_write: Option<u64>,
+    resetting: Option<(u64, u32)>,
+    reset_needed: u32,
+    command_busy: bool,
+    data_busy: bool,
+    events: Vec<(u64, u32)>,
+    sending: Option<Sending>,
+    // Card.
+    state: State,
+    application: bool,
+    illegal: bool,
+    first_41: Option<u64>,
+    four_bits: bool,
+    fast: bool,
+    block_length_set: bool,
+}
+
+/// The model; clones are the same device.
+#[derive(Clone)]
+pub struct Model(Rc<RefCell<Inner>>);
+
+/// The content of a sector: no two alike, no two words alike.
+pub fn content(sector: u64) -> Vec<u8> {
+    (0..128u64)
+        .flat_map(|word| {
+            let x = (sector * 128 + word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            ((x >> 29) as u32).to_le_bytes()
+        })
+        .collect()
+}
+
+impl Model {
+    pub fn new(kind: CardKind) -> Self {
+        Self(Rc::new(RefCell::new(Inner {
+            now: 5_000,
+            kind,
+            faults: Faults::default(),
+            seen: Vec::new(),
+            supplies: Vec::new(),
+            base_hz: 100_000_000,
+            block: 0,
+            argument: 0,
+            response: [0; 4],
+            control: 0,
+            clock: 0,
+            stable_at: 0,
+            hz: 0,
+            clock_since: 0,
+            status: 0,
+            enable: 0,
+            signal: 0,
+            last_write: None,
+            resetting: None,
+            reset_needed: 0,
+            command_busy: false,
+            data_busy: false,
+            events: Vec::new(),
+            sending: None,
+            state: State::Idle,
+            application: false,
+            illegal: false,
+            first_41: None,
+            four_bits: false,
+            fast: false,
+            block_length_set: false,
+        })))
+    }
+
+    pub fn faults<R>(&self, change: impl FnOnce(&mut Faults) -> R) -> R {
+        change(&mut self.0.borrow_mut().faults)
+    }
+    pub fn set_base(&self, hz: u64) {
+        self.0.borrow_mut().base_hz = hz;
+    }
+    /// Commands since the last call.
+    pub fn take_seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.0.borrow_mut().seen)
+    }
+    /// Model time, ms.
+    pub fn millis(&self) -> u64 {
+        self.0.borrow().now / MS
+    }
+    /// The SD clock as the card gets it, Hz.
+    pub fn clock_hz(&self) -> u64 {
+        self.0.borrow().hz
+    }
+    /// Supply switched, and when (ms).
+    pub fn supplies(&self) -> Vec<(bool, u64)> {
+        self.0.borrow().supplies.clone()
+    }
+    /// Puts another card in.
+    pub fn insert(&self, kind: CardKind) {
+        let mut inner = self.0.borrow_mut();
+        inner.kind = kind;
+        inner.power_lost();
+    }
+}
+
+/// The socket's switches, as the Pi 4's firmware offers them.
+pub struct Switches(pub Model);
+
+impl CardPower for Switches {
+    fn signal_3v3(&mut self) -> Result<(), Unsupported> {
+        Ok(())
+    }
+    fn supply(&mut self, on: bool) -> Result<(), Unsupported> {
+        let mut inner = self.0.0.borrow_mut();
+        let now = inner.now;
+        if on {
+            let &(was_on, off_at) = inner.supplies.last().expect("switched on before off");
+            assert!(!was_on && now / MS - off_at >= 10, "the supply was off for too short a time");
+        } else {
+            assert_eq!(inner.hz, 0, "the supply was cut under a running clock");
+            inner.power_lost();
+            inner.kind.stuck_at_1v8 = false;
+        }
+        inner.supplies.push((on, now / MS));
+        Ok(())
+    }
+}
+
+impl Bus for Model {
+    fn read(&mut self, register: Register) -> u32 {
+        let mut inner = self.0.borrow_mut();
+        inner.now += ACCESS;
+        inner.tick();
+        inner.read(register)
+    }
+    fn write(&mut self, register: Register, value: u32) {
+        let mut inner = self.0.borrow_mut();
+        inner.tick();
+        inner.write(register, value);
+        inner.now += ACCESS;
+        inner.tick();
+    }
+    fn micros(&mut self) -> u64 {
+        let mut inner = self.0.borrow_mut();
+        inner.now += LOOK;
+        inner.now / 1000
+    }
+}
+
+impl Inner {
+    fn clocks(&self, count: u64) -> u64 {
+        count * 1_000_000_000 / self.hz.max(1)
+    }
+
+    fn power_lost(&mut self) {
+        self.state = State::Idle;
+        (self.application, self.illegal, self.first_41) = (false, false, None);
+        (self.four_bits, self.fast, self.block_length_set) = (false, false, false);
+        self.sending = None;
+    }
+
+    fn raise(&mut self, bits: u32) {
+        self.status |= bits & (self.enable | ERROR);
+        if bits & 0x000f_0000 != 0 {
+            self.reset_needed |= 1 << 25;
+            self.command_busy = false;
+        }
+        if bits & 0x00f0_0000 != 0 {
+            self.reset_needed |= 1 << 26;
+        }
+        if bits & COMMAND_DONE != 0 {
+            self.command_busy = false;
+        }
+        if bits & TRANSFER_DONE != 0 {
+            self.data_busy = false;
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.now;
+        if let Some((end, bits)) = self.resetting
+            && now >= end
+            && !self.faults.stuck_reset
+        {
+            self.clock &= !bits;
+            self.resetting = None;
+        }
+        while let Some(at) = self.events.iter().position(|(at, _)| *at <= now) {
+            let (_, bits) = self.events.remove(at);
+            self.raise(bits);
+        }
+        self.send();
+    }
+
+    /// Moves the running transfer on.
+    fn send(&mut self) {
+        let now = self.now;
+        let Some(mut sending) = self.sending.take() else { return };
+        while let Some(at) = sending.arrives
+            && at <= now
+            && sending.fifo.len() < 2
+            && !sending.stopped
+        {
+            let block = match &sending.source {
+                Source::Bytes(bytes) => bytes.clone(),
+                Source::Sector(first) => {
+                    let sector = first + u64::from(sending.count - sending.left);
+                    if self.faults.pull_at == Some(sector) {
+                        self.kind.present = false;
+                        self.power_lost();
+                        self.events.push((now + 100 * MS, DATA_TIMEOUT));
+                        return;
+                    }
+                    if take(&mut self.faults.crc, sector) || self.kind.poor_at_50 && self.hz > 25_000_000 {
+                        sending.stopped = true;
+                        self.raise(DATA_CRC);
+                        break;
+                    }
+                    if take(&mut self.faults.silence, sector) {
+                        sending.stopped = true;
+                        self.events.push((now + 300 * MS, DATA_TIMEOUT));
+                        break;
+                    }
+                    if sector >= self.kind.blocks {
+                        sending.stopped = true; // nothing comes, and nobody says so
+                        break;
+                    }
+                    content(sector)
+                }
+            };
+            if matches!(sending.source, Source::Bytes(_)) && self.kind.poor_at_50 && self.hz > 25_000_000 {
+                sending.stopped = true;
+                self.raise(DATA_CRC);
+                break;
+            }
+            let bits = block.len() as u64 * 8 / if self.four_bits { 4 } else { 1 } + 20;
+            sending.fifo.push_back(block);
+            sending.left -= 1;
+            sending.arrives = (sending.left > 0).then(|| now.max(at) + self.clocks(bits));
+        }
+        if sending.position.is_none() && !sending.fifo.is_empty() && !self.faults.deaf {
+            sending.position = Some(0);
+            self.raise(READABLE);
+        }
+        if sending.left == 0 && sending.fifo.is_empty() && !sending.stopped {
+            self.events.push((now + self.clocks(200), TRANSFER_DONE));
+            self.state = State::Transfer;
+            return;
+        }
+        self.sending = Some(sending);
+    }
+
+    fn read(&mut self, register: Register) -> u32 {
+        match register {
+            Register::Block => self.block,
+            Register::Argument => self.argument,
+            Register::Transfer => 0,
+            Register::Response0 => self.response[0],
+            Register::Response1 => self.response[1],
+            Register::Response2 => self.response[2],
+            Register::Response3 => self.response[3],
+            Register::Data => self.word(),
+            Register::Present => {
+                let readable = self.sending.as_ref().is_some_and(|sending| sending.position.is_some());
+                u32::from(self.command_busy)
+                    | u32::from(self.data_busy) << 1
+                    | u32::from(readable) << 11
+                    | u32::from(self.kind.present) << 16
+                    | u32::from(!self.data_busy) << 20
+            }
+            Register::Control => self.control,
+            Register::Clock => {
+                let stable = self.clock & 1 != 0 && self.now >= self.stable_at && !self.faults.stuck_clock;
+                self.clock & !2 | u32::from(stable) << 1
+            }
+            Register::Status => self.status,
+            Register::StatusEnable => self.enable,
+            Register::SignalEnable => self.signal,
+            Register::Control2 => 0,
+            Register::Capabilities => 1 << 21 | ((self.base_hz / 1_000_000) as u32) << 8,
+            Register::Version => 0x1002_0000,
+        }
+    }
+
+    fn word(&mut self) -> u32 {
+        let sending = self.sending.as_mut().expect("data port read with no transfer");
+        let position = sending.position.expect("data port read with no block announced");
+        assert_eq!(self.status & READABLE, 0, "data port read before the announcement was acknowledged");
+        let block = sending.fifo.front().expect("an announced block");
+        let word = u32::from_le_bytes(block[position * 4..position * 4 + 4].try_into().unwrap());
+        if position * 4 + 4 == block.len() {
+            sending.fifo.pop_front();
+            sending.position = None;
+        } else {
+            sending.position = Some(position + 1);
+        }
+        word
+    }
+
+    fn write(&mut self, register: Register, value: u32) {
+        assert!(self.resetting.is_none(), "{register:?} written during reset");
+        if let Some(last) = self.last_write
+            && register != Register::Data
+        {
+            let apart = match self.hz {
+                0 => 10_000,
+                hz @ 1..=400_000 => 4_000_000_000 / hz,
+                hz => 2_000_000_000 / hz,
+            };
+            let gap = self.now - last;
+            assert!(gap >= apart, "{register:?} written {gap} ns after another write at {} Hz", self.hz);
+        }
+        self.last_write = Some(self.now);
+        match register {
+            Register::Block => {
+                assert!(self.sending.is_none(), "block size written during a transfer");
+                assert!(value >> 16 != 0 && matches!(value & 0xfff, 1..=512) && value & 0xf000 == 0);
+                self.block = value;
+            }
+            Register::Argument => {
+                assert!(!self.command_busy);
+                self.argument = value;
+            }
+            Register::Transfer => self.command(value),
+            Register::Control => {
+                assert!(self.sending.is_none(), "bus changed during a transfer");
+                if value & 1 << 8 != 0 {
+                    assert_eq!(value >> 9 & 7, 7, "3.3 V only");
+                } else {
+                    self.power_lost();
+                }
+                self.control = value;
+            }
+            Register::Clock => self.set_clock(value),
+            Register::Status => self.status &= !value,
+            Register::StatusEnable => self.enable = value,
+            Register::SignalEnable => {
+                assert_eq!(value, 0, "nobody handles the interrupt");
+                self.signal = value;
+            }
+            Register::Control2 => assert_eq!(value, 0),
+            other => panic!("{other:?} is read-only, or this driver does not write"),
+        }
+    }
+
+    fn set_clock(&mut self, value: u32) {
+        let resets = value & 0x0700_0000;
+        if resets != 0 {
+            assert_eq!(resets & 1 << 24 != 0, resets == 1 << 24);
+            self.resetting = Some((self.now + 2_000, resets));
+            self.reset_needed &= !resets;
+            self.command_busy &= resets & 1 << 25 == 0;
+            if resets & 1 << 26 != 0 {
+                self.data_busy = false;
+                self.sending = None;
+                self.status &= !(READABLE | TRANSFER_DONE);
+            }
+            self.events.clear();
+            self.clock |= resets;
+            if resets & 1 << 24 != 0 {
+                (self.control, self.enable, self.status, self.block) = (0, 0, 0, 0);
+                (self.hz, self.clock, self.reset_needed) = (0, resets, 0);
+                (self.command_busy, self.data_busy, self.sending) = (false, false, None);
+            }
+            return;
+        }
+        let divisor = |word: u32| word >> 8 & 0xff | (word >> 6 & 3) << 8;
+        let running = self.hz != 0;
+        if running {
+            assert!(!self.command_busy && self.sending.is_none(), "clock changed during a transfer");
+            assert!(
+                value & 4 == 0 || divisor(value) == divisor(self.clock),
+                "divisor changed under a running clock"
+            );
+        }
+        if value & 1 != 0 && (self.clock & 1 == 0 || divisor(value) != divisor(self.clock)) {
+            self.stable_at = self.now + 60_000;
+        }
+        if value & 4 == 0 {
+            self.hz = 0;
+        } else if !running {
+            assert!(value & 1 != 0 && self.now >= self.stable_at && self.clock & 1 != 0, "clock not stable");
+            let hz = match divisor(value) {
+                0 => self.base_hz,
+                n => self.base_hz / (2 * u64::from(n)),
+            };
+            let most = match self.state {
+                State::Transfer | State::Data if self.fast => 50_000_000,
+                State::Transfer | State::Data => 25_000_000,
+                _ => 400_000,
+            };
+            assert!((200_000..=most).contains(&hz), "{hz} Hz, at most {most} in {:?}", self.state);
+            assert!(hz <= 25_000_000 || self.control & 4 != 0, "high speed without its timing");
+            self.hz = hz;
+            self.clock_since = self.now;
+        }
+        self.clock = value;
+    }
+
+    fn command(&mut self, word: u32) {
+        let (index, data) = ((word >> 24 & 0x3f) as u8, word >> 21 & 1 != 0);
+        let application = std::mem::take(&mut self.application);
+        let name = format!("{}CMD{index}", if application { "A" } else { "" });
+        assert!(self.control & 1 << 8 != 0, "{name} without power");
+        assert!(self.hz != 0, "{name} without a clock");
+        assert!(self.now - self.clock_since >= self.clocks(74) || index != 0, "{name} before 74 clocks");
+        assert!(!self.command_busy, "{name} while the command line is busy");
+        assert_eq!(self.status, 0, "{name} with unacknowledged interrupts");
+        assert_eq!(self.reset_needed, 0, "{name} after an error, without a reset of the lines");
+        assert_eq!(self.enable & 0x01ff_0033, 0x01ff_0033, "{name} with status bits masked");
+        let kind = word >> 22 & 3;
+        assert_eq!(kind, if index == 12 { 3 } else { 0 }, "{name} of the wrong type");
+        // Answer type, checksum check, index check: SDHCI table 2-12.
+        let answer = (word >> 16 & 3, word >> 19 & 1, word >> 20 & 1);
+        let expected = match (application, index) {
+            (_, 0) => (0, 0, 0),
+            (true, 41) => (2, 0, 0),
+            (_, 2 | 9) => (1, 1, 0),
+            (_, 7 | 12) => (3, 1, 1),
+            _ => (2, 1, 1),
+        };
+        assert_eq!(answer, expected, "{name} expects the wrong answer");
+        if data || answer.0 == 3 && index != 12 {
+            assert!(!self.data_busy, "{name} while the data lines are busy");
+        }
+        let reads = matches!((application, index), (false, 6 | 17 | 18) | (true, 51));
+        assert_eq!(data, reads, "{name}: data present");
+        let count = if data { self.block >> 16 } else { 0 };
+        if data {
+            assert_eq!(word & 0x10, 0x10, "{name} has the wrong direction");
+            assert_eq!(word & 1, 0, "{name} asks for DMA");
+            let multiple = index == 18;
+            assert_eq!(word & 0x2e, if multiple { 0x26 } else { 0 }, "{name}: transfer mode");
+            assert!(multiple || count == 1, "{name} of {count} blocks");
+            let four_bits = self.control >> 1 & 1 != 0;
+            assert!(
+                !self.kind.present || four_bits == self.four_bits,
+                "{name}: host and card disagree on the width"
+            );
+            self.data_busy = true;
+        }
+        self.seen.push((index, self.argument, count));
+        self.command_busy = true;
+        if answer.0 == 0 {
+            self.events.push((self.now + self.clocks(60), COMMAND_DONE));
+        }
+        let known = self.kind.present && !self.kind.stuck_at_1v8;
+        let reply = if known { self.card(index, application) } else { None };
+        if answer.0 == 0 {
+            return;
+        }
+        if self.faults.garbled_answers > 0 && index == 13 {
+            self.faults.garbled_answers -= 1;
+            self.events.push((self.now + self.clocks(60), COMMAND_CRC | COMMAND_DONE));
+            return;
+        }
+        match reply {
+            None => {
+                self.sending = if index == 12 { self.sending.take() } else { None };
+                self.events.push((self.now + self.clocks(112), COMMAND_TIMEOUT | COMMAND_DONE));
+            }
+            Some(response) => {
+                self.response = response;
+                self.events.push((self.now + self.clocks(120), COMMAND_DONE));
+                if answer.0 == 3 {
+                    self.data_busy = true;
+                    self.events.push((self.now + self.clocks(180), TRANSFER_DONE));
+                }
+            }
+        }
+    }
+
+    fn status_word(&mut self) -> u32 {
+        let state = match self.state {
+            State::Idle => 0,
+            State::Ready => 1,
+            State::Identification => 2,
+            State::Standby => 3,
+            State::Transfer => 4,
+            State::Data => 5,
+        };
+        let illegal = std::mem::take(&mut self.illegal);
+        let locked = self.kind.locked && matches!(self.state, State::Standby | State::Transfer);
+        state << 9 | 1 << 8 | u32::from(illegal) << 22 | u32::from(locked) << 25
+    }
+
+    /// What the card makes of a command; nothing if it does not know it.
+    fn card(&mut self, index: u8, application: bool) -> Option<[u32; 4]> {
+        const RCA: u32 = 0xb368;
+        let argument = self.argument;
+        let mut status = self.status_word();
+        let short = |word: u32| Some([word, 0, 0, 0]);
+        let addressed = argument >> 16 == RCA;
+        match (application, index, self.state) {
+            (_, 0, _) => {
+                self.power_lost();
+                short(0)
+            }
+            (_, 8, State::Idle) if self.kind.modern => short(argument & 0xfff),
+            (_, 55, State::Idle) => {
+                self.application = true;
+                short(status | 1 << 5)
+            }
+            (_, 55, State::Standby | State::Transfer) => {
+                assert!(addressed, "CMD55 with a wrong address");
+                self.application = true;
+                short(status | 1 << 5)
+            }
+            (true, 41, State::Idle) => {
+                assert_eq!(argument & 0x00ff_8000, 0x00ff_8000, "the voltage window");
+                assert!(self.kind.modern || argument >> 30 & 1 == 0, "HCS offered to an old card");
+                let first = *self.first_41.get_or_insert(self.now);
+                let ready = self.now - first >= self.kind.busy_ms * MS
+                    && (!self.kind.high_capacity || argument >> 30 & 1 != 0);
+                if ready {
+                    self.state = State::Ready;
+                }
+                let capacity = u32::from(self.kind.high_capacity && ready);
+                short(0x00ff_8000 | u32::from(ready) << 31 | capacity << 30)
+            }
+            (_, 2, State::Ready) => {
+                self.state = State::Identification;
+                Some([0x1234_5678, 2, 3, 0x0003_5344])
+            }
+            (_, 3, State::Identification) => {
+                self.state = State::Standby;
+                short(RCA << 16 | 0x500)
+            }
+            (_, 9, State::Standby) if addressed => {
+                let csd: u128 = if self.kind.high_capacity {
+                    1 << 126 | u128::from(self.kind.blocks / 1024 - 1) << 48
+                } else {
+                    // 1024-byte read blocks, multiplier 512.
+                    10 << 80 | u128::from(self.kind.blocks / 1024 - 1) << 62 | 7 << 47
+                };
+                let kept = csd >> 8;
+                Some([kept as u32, (kept >> 32) as u32, (kept >> 64) as u32, (kept >> 96) as u32])
+            }
+            (_, 7, State::Standby) if addressed => {
+                self.state = State::Transfer;
+                short(status)
+            }
+            (_, 13, State::Standby | State::Transfer | State::Data) if addressed => short(status),
+            (_, 12, State::Data) => {
+                self.state = State::Transfer;
+                self.sending = None;
+                short(status)
+            }
+            (false, 16, State::Transfer) => {
+                assert_eq!(argument, 512);
+                self.block_length_set = true;
+                short(status)
+            }
+            (true, 6, State::Transfer) => {
+                assert_eq!(argument, 2);
+                self.four_bits = true;
+                short(status)
+            }
+            (true, 51, State::Transfer) => {
+                if self.kind.scr_failures > 0 {
+                    self.kind.scr_failures -= 1;
+                    self.start(8, Source::Bytes(Vec::new()));
+                    self.sending.as_mut().unwrap().stopped = true;
+                    self.events.push((self.now + 200 * MS, DATA_TIMEOUT));
+                } else {
+                    let version = if self.kind.modern { 2 } else { 0 };
+                    self.start(8, Source::Bytes(vec![version, 0x05, 0, 0, 0, 0, 0, 0]));
+                }
+                short(status)
+            }
+            (false, 6, State::Transfer) if self.kind.modern => {
+                let mut report = vec![0; 64];
+                let able = self.kind.high_speed;
+                report[13] = if able { 3 } else { 1 };
+                report[16] = if able { 1 } else { 0xf };
+                if argument >> 31 != 0 && able {
+                    assert_eq!(argument, 0x80ff_fff1);
+                    self.fast = true;
+                }
+                self.start(64, Source::Bytes(report));
+                short(status)
+            }
+            (false, 17 | 18, State::Transfer) => {
+                let sector = if self.kind.high_capacity {
+                    u64::from(argument)
+                } else {
+                    assert!(self.block_length_set && argument.is_multiple_of(512), "byte address {argument}");
+                    u64::from(argument / 512)
+                };
+                if sector >= self.kind.blocks {
+                    status |= 1 << 31;
+                } else if self.faults.unreadable.contains(&sector) {
+                    status |= 1 << 21;
+                }
+                self.start(512, Source::Sector(sector));
+                short(status)
+            }
+            _ => {
+                self.illegal = true;
+                None
+            }
+        }
+    }
+
+    fn start(&mut self, bytes: usize, source: Source) {
+        assert_eq!(self.block & 0xfff, bytes as u32, "block size");
+        let count = self.block >> 16;
+        let bits = bytes as u64 * 8 / if self.four_bits { 4 } else { 1 };
+        let arrives = Some(self.now + 200_000 + self.clocks(120 + bits));
+        self.state = State::Data;
+        self.sending = Some(Sending {
+            block_bytes: bytes,
+            left: count,
+            count,
+            source,
+            fifo: VecDeque::new(),
+            position: None,
+            arrives,
+            stopped: false,
+        });
+    }
+}
+
+fn take(faults: &mut HashMap<u64, u32>, sector: u64) -> bool {
+    match faults.get_mut(&sector) {
+        Some(left) if *left > 0 => {
+            *left -= 1;
+            true
+        }
+        _ => false,
+    }
+}
