@@ -2,6 +2,9 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
+extern crate alloc;
+
+#[cfg(target_os = "none")]
 mod boot;
 #[cfg(target_os = "none")]
 mod panic;
@@ -17,32 +20,43 @@ static HEAP: embodios_firmware::memory::Allocator = embodios_firmware::memory::A
 /// Core 0, from the first line of Rust on.
 #[cfg(target_os = "none")]
 fn start(entry: boot::Entry) -> ! {
-    use embodios_firmware::Terminal;
-    embodios_bsp::cpu::exception::install(platform::interrupt, panic::fault);
-    let (handoff, tree) = boot::read_handoff(entry.x0);
-    let board = embodios_bsp::board::Board::detect(handoff.compatible.iter().map(|name| name.as_str()));
+    use embodios_bsp::{board::Board, cpu};
+    use embodios_firmware::Platform;
+
+    // 1. What the boot loader says, and faults that can be told.
+    cpu::exception::install(platform::interrupt, panic::fault);
+    let (mut handoff, tree) = boot::read_handoff(entry.x0);
+    let board = Board::detect(handoff.compatible.iter().map(|name| name.as_str()));
     platform::set_board(board, boot::devices(board));
+    platform::ask_for_memory(&mut handoff);
     panic::stop_after_fault(handoff.has_argument("onfault=stop"));
-    let layout = boot::take_memory(&handoff, tree, board, &HEAP);
+
+    // 2. Memory: everything in its place, with no more rights than it needs.
+    let layout = boot::take_memory(&handoff, tree, board, &HEAP).unwrap_or_else(|error| panic!("{error}"));
+
+    // 3. The console, and full speed.
     platform::start_interrupts();
     platform::choose_console(handoff.has_argument("console=mini"));
-    embodios_bsp::cpu::unmask_interrupts();
-    let cores = boot::release_cores(&handoff, board);
-    let here =
-        platform::TEAM.gather(cores, core::time::Duration::from_millis(500), embodios_bsp::cpu::send_event);
+    cpu::unmask_interrupts();
+    platform::raise_clocks();
+
+    // 4. The other cores.
+    let wanted = boot::release_cores(&handoff, board);
+    let here = platform::TEAM.gather(wanted, CORE_LIMIT, cpu::send_event);
     boot::close_page_zero();
-    let mut line = platform::Line;
-    line.write(alloc::format!("{entry:x?} {here:?} {layout:x?} {handoff:x?}\r\n").as_bytes());
-    loop {
-        match line.read() {
-            Some(byte) => line.write(&[byte]),
-            None => line.wait(),
-        }
-    }
+    platform::report(&handoff, &here, wanted);
+
+    // 5. The shell, until `off`.
+    let Some(mut machine) = platform::Machine::new(entry, handoff, layout) else { cpu::park() };
+    embodios_firmware::run(&mut platform::Line, &mut machine);
+    machine.power_off();
+    cpu::park()
 }
 
+/// How long cores may take to come. A parked core is there within microseconds; an emulator with one busy host
+/// core takes tens of milliseconds.
 #[cfg(target_os = "none")]
-extern crate alloc;
+const CORE_LIMIT: core::time::Duration = core::time::Duration::from_millis(500);
 
 /// The other cores.
 #[cfg(target_os = "none")]

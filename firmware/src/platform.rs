@@ -1,16 +1,31 @@
 //! The board as the shell sees it: console, cores, clocks, memory, files.
 
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use core::time::Duration;
 
-use embodios_bsp::board::{Board, Devices};
+use embodios::{ByteSource, Pool, ReadError};
+use embodios_bsp::board::{Board, Devices, Revision};
 use embodios_bsp::cpu::cores::Team;
-use embodios_bsp::cpu::{self, timer};
+use embodios_bsp::cpu::{self, exception, timer};
 use embodios_bsp::drivers::gic::Gic;
-use embodios_bsp::drivers::mailbox::{Clock, Mailbox};
+use embodios_bsp::drivers::mailbox::{self, Clock, ExpanderPin, Mailbox};
+use embodios_bsp::drivers::sd_card::SdCard;
+use embodios_bsp::drivers::sdhci::{CardPower, Mmio, Sdhci, Unsupported};
 use embodios_bsp::drivers::{self, Ring, Serial};
-use embodios_firmware::Terminal;
+use embodios_bsp::handoff::Handoff;
+use embodios_bsp::storage::{Buffers, File, StorageError, Volume};
+use embodios_firmware::{FileEntry, Platform, Region, Status, Terminal};
 use spin::Once;
+
+use crate::boot::{self, Entry, Layout};
+use crate::pool::Cores;
 
 /// Version and commit.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("EMBODIOS_COMMIT"));
@@ -35,6 +50,10 @@ static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
 const NONE: u8 = 0;
 const PL011: u8 = 1;
 const MINI: u8 = 2;
+
+/// Read-ahead of the card: its tables, and file data. At 25 MB/s half a megabyte takes 20 ms, a command 0.1 ms.
+const TABLE_BUFFER: usize = 64 << 10;
+const DATA_BUFFER: usize = 512 << 10;
 
 /// Makes the board known to interrupts and last words.
 pub fn set_board(board: &'static Board, devices: Devices) {
@@ -204,5 +223,332 @@ impl Terminal for Line {
 
     fn lost(&mut self) -> u64 {
         RECEIVED.take_lost() + drivers::take_lost()
+    }
+}
+
+/// Raises the Arm clock to its maximum: the boot loader hands over at its lowest. The core clock may move with
+/// it, and the mini-UART's speed hangs on that.
+pub fn raise_clocks() {
+    let Some(devices) = devices() else { return };
+    let mailbox = Mailbox::new(devices.mailbox);
+    if let Ok(most) = mailbox.max_clock(Clock::Arm)
+        && most > 0
+        && let Some(console) = console()
+    {
+        console.flush();
+        let _ = mailbox.set_clock(Clock::Arm, most); // refused, it stays as it is: `status` shows it
+    }
+    if CONSOLE.load(Ordering::Acquire) == MINI
+        && let Ok(hz) = mailbox.clock(Clock::Core)
+    {
+        devices.mini_uart.set_clock(hz, BAUD);
+    }
+}
+
+/// RAM as VideoCore knows it, when the boot loader told nothing: the part in the first GiB.
+pub fn ask_for_memory(handoff: &mut Handoff) {
+    if let (true, Some(devices)) = (handoff.banks.is_empty(), devices())
+        && let Ok((start, bytes)) = Mailbox::new(devices.mailbox).arm_memory()
+    {
+        let _ = handoff.banks.push(u64::from(start)..u64::from(start) + u64::from(bytes)); // the first fits
+    }
+}
+
+/// The pins around the card socket of a Raspberry Pi 4, behind VideoCore's GPIO expander.
+struct Socket<'a>(Mailbox<&'a mailbox::Registers>);
+
+impl CardPower for Socket<'_> {
+    fn signal_3v3(&mut self) -> Result<(), Unsupported> {
+        self.0.set_expander(ExpanderPin::SdVoltage, false).map_err(|_| Unsupported)
+    }
+    fn supply(&mut self, on: bool) -> Result<(), Unsupported> {
+        let pin = self.0.set_expander(ExpanderPin::SdPower, on);
+        if on {
+            let _ = self.0.set_power(0, true); // firmware that counts users of the card's clock wants to know
+        }
+        pin.map_err(|_| Unsupported)
+    }
+}
+
+type Card = Volume<'static, SdCard<Sdhci<Mmio>>>;
+
+/// A file on the card as the engine's source.
+struct CardFile {
+    card: Rc<Card>,
+    file: File,
+}
+
+impl ByteSource for CardFile {
+    fn len(&self) -> u64 {
+        self.file.size()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        self.card.read_at(&self.file, offset, buffer).map_err(|error| match error {
+            StorageError::PastEnd { offset, length, size } => {
+                ReadError::PastEnd { offset, wanted: length as u64, len: size }
+            }
+            other => ReadError::Device(other.to_string()),
+        })
+    }
+}
+
+/// The board, for the shell.
+pub struct Machine {
+    entry: Entry,
+    handoff: Handoff,
+    layout: Layout,
+    board: &'static Board,
+    devices: &'static Devices,
+    name: String,
+    revision: Option<u32>,
+    pool: Cores,
+    card: Option<Rc<Card>>,
+}
+
+impl Machine {
+    /// The board with what was found out about it.
+    pub fn new(entry: Entry, handoff: Handoff, layout: Layout) -> Option<Self> {
+        let (board, devices) = DEVICES.get()?;
+        let revision = Mailbox::new(devices.mailbox).revision().ok();
+        let named = revision.and_then(|code| Revision(code).model());
+        let name =
+            if handoff.model.is_empty() { named.unwrap_or(board.name) } else { handoff.model.as_str() };
+        let name = String::from(name);
+        Some(Self { entry, handoff, layout, board, devices, name, revision, pool: Cores(&TEAM), card: None })
+    }
+
+    fn mailbox(&self) -> Mailbox<&'static mailbox::Registers> {
+        Mailbox::new(self.devices.mailbox)
+    }
+
+    /// Identifies the card and its volume.
+    fn mount(&self) -> Result<Card, StorageError> {
+        let mailbox = self.mailbox();
+        let base = mailbox.clock(Clock::Emmc2).or_else(|_| mailbox.max_clock(Clock::Emmc2));
+        let host =
+            Sdhci::new(Mmio::new(self.devices.sd_host, timer::now_micros), base.ok().filter(|&hz| hz > 0));
+        let mut card = SdCard::identify(host, &mut Socket(mailbox))?;
+        // Tried out first with buffers that come back: a card without a volume is asked again and again.
+        let (mut table, mut data) = (vec![0; TABLE_BUFFER], vec![0; DATA_BUFFER]);
+        drop(Volume::mount(&mut card, Buffers { table: &mut table, data: &mut data })?);
+        Volume::mount(card, Buffers { table: table.leak(), data: data.leak() })
+    }
+
+    /// Does something with the card's volume; finds the card first if there was none or it was taken out.
+    fn with_card<T>(&mut self, act: impl Fn(&Rc<Card>) -> Result<T, StorageError>) -> Result<T, String> {
+        if let Some(card) = &self.card {
+            match act(card) {
+                Err(StorageError::Card(_)) => self.card = None,
+                done => return done.map_err(|error| error.to_string()),
+            }
+        }
+        let card = Rc::new(self.mount().map_err(|error| error.to_string())?);
+        let done = act(&card).map_err(|error| error.to_string());
+        self.card = Some(card);
+        done
+    }
+
+    fn region(name: &str, range: &Range<u64>, used: u64) -> Region {
+        Region { name: String::from(name), start: range.start, bytes: range.end - range.start, used }
+    }
+
+    /// Gives the watchdog its time.
+    fn wait_for_the_end(&self) -> ! {
+        timer::pause(Duration::from_secs(1));
+        Line.write(b"The board did not obey: switch it off and on.\r\n");
+        cpu::park()
+    }
+}
+
+impl Platform for Machine {
+    fn pool(&self) -> &dyn Pool {
+        &self.pool
+    }
+
+    fn nanos(&self) -> u64 {
+        timer::now_nanos()
+    }
+
+    fn boot_to_prompt_nanos(&self) -> u64 {
+        timer::ticks_to_nanos(timer::ticks().saturating_sub(self.entry.ticks), timer::frequency())
+    }
+
+    fn random_seed(&self) -> u64 {
+        // The time a person took, in ticks, spread over all bits.
+        let mut mixed = timer::ticks().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^= mixed >> 29;
+        mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    }
+
+    fn interrupted(&self) -> bool {
+        RECEIVED.interrupted()
+    }
+
+    fn clear_interrupt(&self) {
+        RECEIVED.clear_interrupt();
+    }
+
+    fn status(&self) -> Status {
+        let mailbox = self.mailbox();
+        let arm = mailbox.measured_clock(Clock::Arm).or_else(|_| mailbox.clock(Clock::Arm));
+        Status {
+            board: self.name.clone(),
+            revision: self.revision,
+            cores: TEAM.width(),
+            cpu: String::from(cpu::name()),
+            ram: self.handoff.ram(),
+            arm_hz: arm.ok().map(u64::from),
+            core_hz: mailbox.clock(Clock::Core).ok().map(u64::from),
+            temperature_milli: mailbox.temperature().ok(),
+            throttled: mailbox.throttled().ok(),
+        }
+    }
+
+    fn memory(&self) -> Vec<Region> {
+        let image = boot::image();
+        let kernel = image.code.start..image.stacks.start;
+        let mut regions = vec![Self::region("kernel", &kernel, kernel.end - kernel.start)];
+        let (mut stacks, mut used) = (image.stacks.clone(), 0);
+        stacks.end = stacks.start;
+        for core in 0..cpu::CORES_MAX {
+            let (bytes, touched) = boot::stack_use(core);
+            stacks.end += bytes;
+            used += touched;
+        }
+        stacks.end = image.stacks.end;
+        regions.push(Self::region("stacks", &stacks, used));
+        let (now, _) = crate::HEAP.small_use();
+        regions.push(Self::region("heap", &self.layout.heap, now));
+        for range in &self.layout.large {
+            let free = crate::HEAP.large_free_within(range);
+            regions.push(Self::region("models", range, range.end - range.start - free));
+        }
+        for (name, range) in [("initrd", &self.layout.initrd), ("device tree", &self.layout.tree)] {
+            if let Some(range) = range {
+                regions.push(Self::region(name, range, range.end - range.start));
+            }
+        }
+        for range in &self.layout.reserved {
+            regions.push(Self::region("boot loader", range, range.end - range.start));
+        }
+        if let Ok((start, bytes)) = self.mailbox().videocore_memory() {
+            let range = u64::from(start)..u64::from(start) + u64::from(bytes);
+            regions.push(Self::region("VideoCore", &range, bytes.into()));
+        }
+        regions.sort_by_key(|region| region.start);
+        regions
+    }
+
+    fn memory_free(&self) -> u64 {
+        crate::HEAP.large_free()
+    }
+
+    fn interrupts(&self) -> Option<u64> {
+        Some(INTERRUPTS.load(Ordering::Relaxed))
+    }
+
+    fn files(&mut self) -> Result<Vec<FileEntry>, String> {
+        self.with_card(|card| {
+            let mut files = Vec::new();
+            card.for_each(&mut |entry| {
+                if !entry.hidden {
+                    files.push(FileEntry { name: String::from(entry.name), bytes: entry.size });
+                }
+            })?;
+            Ok(files)
+        })
+    }
+
+    fn open(&mut self, name: &str) -> Result<Box<dyn ByteSource>, String> {
+        self.with_card(|card| {
+            let file = card.open(name)?;
+            Ok(Box::new(CardFile { card: Rc::clone(card), file }) as Box<dyn ByteSource>)
+        })
+    }
+
+    fn preloaded(&self) -> Option<&'static [u8]> {
+        boot::initrd(&self.layout)
+    }
+
+    fn arguments(&self) -> &str {
+        &self.handoff.arguments
+    }
+
+    fn set_console(&mut self, name: &str) -> Result<(), String> {
+        let mini = match name {
+            "pl011" => false,
+            "mini-uart" | "mini" => true,
+            _ => return Err(String::from("The consoles are pl011 and mini-uart.")),
+        };
+        let is_mini = CONSOLE.load(Ordering::Acquire) == MINI;
+        if mini != is_mini {
+            choose_console(mini);
+        }
+        Ok(())
+    }
+
+    fn provoke(&mut self, kind: &str) -> Result<(), String> {
+        // `read 2` commits it on core 2.
+        let mut words = kind.split_whitespace();
+        let (kind, core) = (words.next().unwrap_or_default(), words.next().unwrap_or("0"));
+        let core = core.parse().ok().filter(|&core: &usize| core < TEAM.width());
+        let known = exception::KINDS.contains(&kind) || kind == "panic";
+        let (true, Some(core)) = (known, core) else {
+            let (kinds, last) = (exception::KINDS.join(", "), TEAM.width() - 1);
+            return Err(format!("The kinds are {kinds} and panic; a core, 0 to {last}, may follow."));
+        };
+        if let Some(console) = console() {
+            console.flush();
+        }
+        TEAM.run(&|worker| {
+            if worker == core {
+                assert!(kind != "panic", "provoked by the command `fault panic`");
+                exception::provoke(kind);
+            }
+        });
+        Err(format!("Nothing happened: the fault `{kind}` was not caught."))
+    }
+
+    fn exit(&mut self, code: u32) {
+        if self.handoff.has_argument("semihosting") {
+            if let Some(console) = console() {
+                console.flush();
+            }
+            cpu::semihosting_exit(code);
+        }
+    }
+
+    fn reboot(&mut self) {
+        if let Some(console) = console() {
+            console.flush();
+        }
+        self.devices.power.reboot();
+        self.wait_for_the_end()
+    }
+
+    fn power_off(&mut self) {
+        if let Some(console) = console() {
+            console.flush();
+        }
+        self.devices.power.power_off();
+        self.wait_for_the_end()
+    }
+}
+
+/// What the boot loader and the cores left to say, before the banner.
+pub fn report(handoff: &Handoff, here: &[bool], wanted: usize) {
+    let mut say = |text: String| Line.write(text.as_bytes());
+    for (core, _) in here.iter().enumerate().take(wanted).filter(|(_, here)| !**here) {
+        say(format!("Core {core} did not start: going on with {}.\r\n", TEAM.width()));
+    }
+    if handoff.incomplete {
+        say(String::from(
+            "The boot loader's description of the board was damaged or too long: part of it is unused.\r\n",
+        ));
+    }
+    if handoff.banks.is_empty() {
+        say(String::from(
+            "Nobody told how much RAM there is: check that start4.elf and the .dtb file are on the card.\r\n",
+        ));
     }
 }

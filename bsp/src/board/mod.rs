@@ -8,7 +8,7 @@ pub mod rpi4;
 
 use core::ops::Range;
 
-use crate::drivers::{gic, gpio, mailbox, mini_uart, pl011, power};
+use crate::drivers::{gic, gpio, mailbox, mini_uart, pl011, power, sdhci};
 
 /// Boards this image runs on.
 pub static BOARDS: &[Board] = &[rpi4::BOARD];
@@ -59,6 +59,8 @@ pub struct Devices {
     pub mailbox: &'static mailbox::Registers,
     /// Watchdog.
     pub power: &'static power::Registers,
+    /// SD host of the card slot.
+    pub sd_host: &'static sdhci::Registers,
 }
 
 // SAFETY: registers may be read and written from any core; the bus orders what reaches one device. Drivers that
@@ -90,6 +92,7 @@ impl Board {
                 interface: &*(self.gic.1 as *const gic::Interface),
                 mailbox: &*(self.mailbox as *const mailbox::Registers),
                 power: &*(self.power as *const power::Registers),
+                sd_host: &*(self.sd_host.0 as *const sdhci::Registers),
             }
         }
     }
