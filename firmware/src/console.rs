@@ -87,7 +87,7 @@ impl<'t> Console<'t> {
 
     /// Says that the Ctrl-C which the board noted has done its work, so that the editor skips its byte.
     pub fn interrupt_served(&mut self) {
-        self.editor.served = true;
+        self.editor.served += 1;
     }
 
     /// Prints the prompt and edits a line until it is ended or given up. Waits for the user as long as it
@@ -171,7 +171,7 @@ struct Editor {
     decoder: Decoder,
     pasting: bool,
     too_long: bool,
-    served: bool,
+    served: u32, // Ctrl-C bytes still to come that have done their work
 }
 
 impl Editor {
@@ -243,7 +243,8 @@ impl Editor {
     }
 
     fn interrupt(&mut self, terminal: &mut dyn Terminal) -> Option<Line> {
-        let served = core::mem::take(&mut self.served);
+        let served = self.served > 0;
+        self.served = self.served.saturating_sub(1);
         if served && self.line.is_empty() && !self.too_long {
             return None;
         }
@@ -817,6 +818,99 @@ mod tests {
         terminal.types("er\r");
         assert_eq!(play(&terminal), ["old", "newer"]);
         assert_eq!(terminal.screen(80), ["> newer", ""]);
+    }
+
+    #[test]
+    fn whatever_is_typed_the_screen_shows_the_line_and_the_cursor() {
+        let keys: &[&str] = &[
+            "a",
+            "b ",
+            "é",
+            "漢",
+            "🙂",
+            "e\u{301}",
+            "\t",
+            "\x7f",
+            "\x7f",
+            "\x1b[D",
+            "\x1b[D",
+            "\x1b[C",
+            "\x1b[3~",
+            "\x01",
+            "\x05",
+            "\x0b",
+            "\x17",
+            "\x1b[1;5D",
+            "\x1b[1;5C",
+            "\x1b[A",
+            "\x1b[B",
+            "\u{fffd}",
+            "\x1b[9~",
+            "words of a paste that makes the line long ",
+        ];
+        let mut random = 1u64;
+        let mut next = |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % below
+        };
+        let (mut rows, mut windows) = (0, 0);
+        for _ in 0..300 {
+            let terminal = ScriptedTerminal::new("an older line\r");
+            play(&terminal);
+            let mut handle = terminal.clone();
+            let mut console = Console::new(&mut handle);
+            console.editor.begin("> ", console.terminal);
+            for _ in 0..next(60) {
+                for byte in keys[next(keys.len())].bytes() {
+                    assert_eq!(console.editor.push(byte, console.terminal), None);
+                }
+                if next(2) == 0 {
+                    console.editor.draw(console.terminal);
+                }
+            }
+            console.editor.draw(console.terminal);
+            let (editor, screen, (row, column)) = (&console.editor, terminal.screen(80), terminal.cursor(80));
+            let plain = |text: &str| text.replace('\u{301}', "").replace('\t', " ");
+            let before = plain(&editor.line[..editor.cursor]);
+            let on_row = |text: &str| text.chars().map(columns).sum::<usize>();
+            match editor.shown {
+                Shown::Row => {
+                    rows += 1;
+                    // The prompt is not repeated on the row that a line once too long for its own was given.
+                    let shown = screen[row].get(2..).unwrap_or_default();
+                    assert_eq!(shown, plain(&editor.line).trim_end());
+                    assert_eq!(column, 2 + on_row(&before));
+                }
+                Shown::Window => {
+                    windows += 1;
+                    let mut at = 0;
+                    let left = screen[row].chars().chain(std::iter::repeat_n(' ', 80)).take_while(|&c| {
+                        at += columns(c);
+                        at <= column
+                    });
+                    let left: String = left.skip(2).collect();
+                    assert!(before.ends_with(&left), "{before:?} does not end with {left:?}");
+                    assert!(column < 80);
+                }
+                Shown::Wrapped => {}
+            }
+        }
+        assert!(rows > 50 && windows > 50, "{rows} {windows}");
+    }
+
+    #[test]
+    fn any_bytes_at_all_end_in_lines() {
+        let mut random = 7u64;
+        for _ in 0..50 {
+            let noise = (0..2000).map(|_| {
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (random >> 40) as u8
+            });
+            let mut bytes: Vec<u8> = noise.collect();
+            bytes.extend(b"\x1b[201~\x03\rlast\r");
+            assert_eq!(lines(bytes).last().unwrap(), "last");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::config::{self, Config};
 use crate::console::{Console, Line};
 use crate::{Platform, Terminal, loader};
 
+/// Version and, where it is known, the commit.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("EMBODIOS_COMMIT")).trim_ascii_end();
 /// Every prompt; scripts wait for it at the start of a row.
 const PROMPT: &str = "> ";
 
@@ -165,10 +167,7 @@ impl Shell<'_> {
         let level = self.level;
         let boot_ms = self.platform.boot_to_prompt_nanos() / 1_000_000;
         self.say("");
-        self.say(format_args!(
-            "EMBODIOS {}: a language model and no operating system",
-            env!("CARGO_PKG_VERSION")
-        ));
+        self.say(format_args!("EMBODIOS {VERSION}: a language model and no operating system"));
         self.say(format_args!(
             "{}, {} x {}, {}, level {}",
             status.board,
