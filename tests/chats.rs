@@ -35,7 +35,7 @@ fn every_recorded_chat_becomes_the_prompt_that_jinja_renders() {
 
 #[test]
 fn the_models_file_carries_the_recorded_template() {
-    let metadata = Gguf::open(&common::FileSource::open(&common::smollm2())).expect("a good header").metadata;
+    let metadata = Gguf::open(&common::smollm2()).expect("a good header").metadata;
     let recorded = recorded();
     assert_eq!(metadata.string("tokenizer.chat_template").ok(), recorded["template"].as_str());
     assert_eq!(Template::from_metadata(&metadata).map(|template| template.name), Ok("smollm2"));

@@ -9,15 +9,17 @@ use embodios::gguf::{Gguf, Metadata, Value};
 use embodios::source::Memory;
 use embodios::tokenizer::{Tokenizer, TokenizerError, Utf8Stream};
 use serde_json::Value as Json;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-fn metadata() -> Metadata {
-    let file = common::FileSource::open(&common::smollm2());
-    Gguf::open(&file).expect("the model's header is good").metadata
+/// The model's metadata, read once for all tests.
+fn metadata() -> &'static Metadata {
+    static METADATA: OnceLock<Metadata> = OnceLock::new();
+    METADATA.get_or_init(|| Gguf::open(&common::smollm2()).expect("the model's header is good").metadata)
 }
 
 fn tokenizer() -> Tokenizer {
-    Tokenizer::from_metadata(&metadata()).expect("the model's vocabulary is good")
+    Tokenizer::from_metadata(metadata()).expect("the model's vocabulary is good")
 }
 
 fn recorded() -> Json {
@@ -138,8 +140,7 @@ fn every_other_pre_tokenizer_cuts_the_strings_as_llama_cpp_does_under_that_name(
     for rule in recorded["other_pre_tokenizers"].as_array().expect("rules") {
         for name in rule["names"].as_array().expect("names") {
             let name = name.as_str().expect("a name");
-            let metadata =
-                changed(&metadata, "tokenizer.ggml.pre", &|w| w.string("tokenizer.ggml.pre", name));
+            let metadata = changed(metadata, "tokenizer.ggml.pre", &|w| w.string("tokenizer.ggml.pre", name));
             let tokenizer = Tokenizer::from_metadata(&metadata).expect("a known name");
             for (index, case) in cases.iter().enumerate() {
                 let expected = rule["different"].get(index.to_string()).unwrap_or(&case["plain"]);
@@ -168,7 +169,7 @@ fn a_hundred_kilobytes_without_a_space_are_merged_in_no_time() {
 fn bad_vocabularies_are_refused_with_a_sentence() {
     let metadata = metadata();
     let refused = |key: &str, change: Change| {
-        Tokenizer::from_metadata(&changed(&metadata, key, change)).expect_err("refused")
+        Tokenizer::from_metadata(&changed(metadata, key, change)).expect_err("refused")
     };
     for key in ["model", "pre", "tokens", "merges"] {
         let key = format!("tokenizer.ggml.{key}");

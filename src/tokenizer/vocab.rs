@@ -103,8 +103,10 @@ impl Vocabulary {
         };
         for (index, text) in tokens.iter().enumerate() {
             let kind = types.map_or(Kind::Normal, |types| Kind::of(types[index]));
-            let named = format!("[EMPTY_{index}]"); // llama.cpp's name for a token without text
-            vocabulary.push(if text.is_empty() { named.as_bytes() } else { text }, kind)?;
+            match text {
+                [] => vocabulary.push(format!("[EMPTY_{index}]").as_bytes(), kind)?, // llama.cpp's name for it
+                _ => vocabulary.push(text, kind)?,
+            }
         }
         Ok(vocabulary)
     }
