@@ -12,8 +12,8 @@ struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator; the counter touches no memory of its callers.
 #[allow(unsafe_code)] // an allocator can't be written without
+// SAFETY: every call goes to the system's allocator; the counter touches no memory of its callers.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);

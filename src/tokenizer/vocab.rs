@@ -96,7 +96,8 @@ impl Vocabulary {
             return Err(TokenizerError::MissingTypes { types: types.len(), tokens: len });
         }
         let mut vocabulary = Self {
-            texts: Arena::with_capacity(len, tokens.byte_len()),
+            // Room for the fragments of single bytes too, two bytes of text each at most.
+            texts: Arena::with_capacity(len + 256, tokens.byte_len() + 512),
             pieces: Arena::with_capacity(len, tokens.byte_len()),
             kinds: Vec::with_capacity(len),
             slots: vec![0; slots_for(len)],
