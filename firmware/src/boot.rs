@@ -20,6 +20,8 @@ use embodios_bsp::cpu::{CORES_MAX, cores, mmu};
 use embodios_bsp::handoff::{self, Handoff};
 use embodios_firmware::memory::{self, Ranges};
 
+/// Address the image is linked for: `image.ld` says the same, and boot loaders that read no header use it.
+const LINK_ADDRESS: u64 = 0x8_0000;
 /// Bytes of one core's stacks, guard pages included: `image.ld` reserves as much.
 const STACK_SLOT: u64 = 0x8_0000;
 /// Within a slot: the fault stack lies above the first guard page …
@@ -41,7 +43,7 @@ core::arch::global_asm!(
     _start:
         b       begin                   // arm64 image header
         .long   0
-        .quad   0x80000                 // offset of the image from a 2 MiB border
+        .quad   {link}                  // offset of the image from a 2 MiB border
         .quad   __image_size            // with everything that is not in the file
         .quad   0xa                     // little endian, 4 KiB pages, anywhere in memory
         .quad   0
@@ -53,8 +55,10 @@ core::arch::global_asm!(
     // ---- Core 0 -----------------------------------------------------------------------------------------
     begin:
         mrs     x27, cntpct_el0         // time of the first instruction
+        mrs     x1, mpidr_el1           // a boot loader may start all cores here: the others wait
+        tst     x1, #0xffff
+        b.ne    wait_for_core_0
         mov     x26, x0                 // hand-over: device tree, or something that is none
-        mrs     x25, CurrentEL
         msr     daifset, #0xf
         bl      to_el1
 
@@ -132,10 +136,12 @@ core::arch::global_asm!(
         ADDRESS x0, __relocations_start
         ADDRESS x1, __relocations_end
         ADDRESS x2, __image_start
+        mov     x3, #{link}
+        sub     x2, x2, x3              // how far from where it was linked for
     1:  cmp     x0, x1
         b.hs    2f
         ldp     x3, x4, [x0], #16       // where, what kind
-        ldr     x5, [x0], #8            // address as if the image were at 0
+        ldr     x5, [x0], #8            // address as linked
         cmp     w4, #1027               // R_AARCH64_RELATIVE
         b.ne    1b
         add     x5, x5, x2
@@ -162,11 +168,17 @@ core::arch::global_asm!(
         bl      own_stacks
         mov     x0, x26
         mov     x1, x27
-        lsr     x2, x25, #2
         bl      embodios_start
         b       halt
 
     // ---- Cores 1 to 3 -----------------------------------------------------------------------------------
+    wait_for_core_0:
+        ADDRESS x2, {parameters}
+    1:  ldr     x0, [x2, #16]           // caches are off: core 0 cleans it to memory
+        cbnz    x0, embodios_core_entry
+        wfe
+        b       1b
+
     .global embodios_core_entry
     embodios_core_entry:
         msr     daifset, #0xf
@@ -374,6 +386,7 @@ core::arch::global_asm!(
         eret
     "#,
     paint = const PAINT,
+    link = const LINK_ADDRESS,
     cores = const CORES_MAX,
     slot = const STACK_SLOT,
     fault_top = const FAULT_STACK.end,
@@ -382,8 +395,8 @@ core::arch::global_asm!(
 );
 
 #[unsafe(no_mangle)]
-extern "C" fn embodios_start(x0: u64, ticks: u64, level: u64) -> ! {
-    crate::start(Entry { x0, ticks, level: level as u8 })
+extern "C" fn embodios_start(x0: u64, ticks: u64) -> ! {
+    crate::start(Entry { x0, ticks })
 }
 
 #[unsafe(no_mangle)]
@@ -398,14 +411,14 @@ pub struct Entry {
     pub x0: u64,
     /// The counter at the first instruction.
     pub ticks: u64,
-    /// The exception level.
-    pub level: u8,
 }
 
-/// What a core needs before its MMU is on: root of the tables, SCTLR_EL1. On a cache line of its own.
+/// What a core needs before its MMU is on: root of the tables, SCTLR_EL1, and whether it may begin. On a cache
+/// line of its own, and in the file: a core may look before core 0 has zeroed what is not.
 #[repr(C, align(64))]
 struct Parameters([AtomicU64; 8]);
 
+#[unsafe(link_section = ".data.parameters")]
 static PARAMETERS: Parameters = Parameters([const { AtomicU64::new(0) }; 8]);
 
 unsafe extern "C" {
@@ -428,6 +441,14 @@ pub struct Image {
     pub data: Range<u64>,
     /// All cores' stacks with their guard pages.
     pub stacks: Range<u64>,
+}
+
+impl Image {
+    /// Where an address within the image is in the ELF file, for `addr2line`.
+    pub fn linked(&self, address: u64) -> Option<u64> {
+        let within = (self.code.start..self.stacks.end).contains(&address);
+        within.then(|| address - self.code.start + LINK_ADDRESS)
+    }
 }
 
 /// Where the parts of the image are.
@@ -560,6 +581,7 @@ pub fn initrd(layout: &Layout) -> Option<&'static [u8]> {
 pub fn release_cores(handoff: &Handoff, board: &Board) -> usize {
     PARAMETERS.0[0].store(TABLES.root(), Ordering::Release);
     PARAMETERS.0[1].store(mmu::SCTLR, Ordering::Release);
+    PARAMETERS.0[2].store(1, Ordering::Release);
     mmu::clean(&PARAMETERS.0); // they read it with their caches off
     let entry = embodios_core_entry as *const () as usize;
     for core in 1..board.cores {

@@ -79,11 +79,9 @@ struct Place(u64);
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let image = boot::image();
-        if (image.code.start..image.stacks.end).contains(&self.0) {
-            write!(f, "{:#x} (kernel8 + {:#x})", self.0, self.0 - image.code.start)
-        } else {
-            write!(f, "{:#x}", self.0)
+        match boot::image().linked(self.0) {
+            Some(linked) => write!(f, "{:#x} ({linked:#x} in kernel8's ELF file)", self.0),
+            None => write!(f, "{:#x}", self.0),
         }
     }
 }

@@ -149,6 +149,7 @@ pub fn start_core_interrupts() {
     if let Some(gic) = gic() {
         gic.start_core();
     }
+    cpu::unmask_errors();
 }
 
 fn wake(core: usize) {
@@ -297,7 +298,6 @@ pub struct Machine {
     entry: Entry,
     handoff: Handoff,
     layout: Layout,
-    board: &'static Board,
     devices: &'static Devices,
     name: String,
     revision: Option<u32>,
@@ -314,7 +314,7 @@ impl Machine {
         let name =
             if handoff.model.is_empty() { named.unwrap_or(board.name) } else { handoff.model.as_str() };
         let name = String::from(name);
-        Some(Self { entry, handoff, layout, board, devices, name, revision, pool: Cores(&TEAM), card: None })
+        Some(Self { entry, handoff, layout, devices, name, revision, pool: Cores(&TEAM), card: None })
     }
 
     fn mailbox(&self) -> Mailbox<&'static mailbox::Registers> {
@@ -433,7 +433,10 @@ impl Platform for Machine {
         }
         if let Ok((start, bytes)) = self.mailbox().videocore_memory() {
             let range = u64::from(start)..u64::from(start) + u64::from(bytes);
-            regions.push(Self::region("VideoCore", &range, bytes.into()));
+            // The boot loader may have reserved it, with more.
+            if !self.layout.reserved.iter().any(|reserved| reserved.contains(&range.start)) {
+                regions.push(Self::region("VideoCore", &range, bytes.into()));
+            }
         }
         regions.sort_by_key(|region| region.start);
         regions
@@ -537,7 +540,7 @@ impl Platform for Machine {
 
 /// What the boot loader and the cores left to say, before the banner.
 pub fn report(handoff: &Handoff, here: &[bool], wanted: usize) {
-    let mut say = |text: String| Line.write(text.as_bytes());
+    let say = |text: String| Line.write(text.as_bytes());
     for (core, _) in here.iter().enumerate().take(wanted).filter(|(_, here)| !**here) {
         say(format!("Core {core} did not start: going on with {}.\r\n", TEAM.width()));
     }

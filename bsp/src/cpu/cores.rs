@@ -70,11 +70,7 @@ impl Team {
         Self {
             job: Job { epoch: AtomicU32::new(0), work: UnsafeCell::new(None) },
             seats: [const {
-                Seat {
-                    state: AtomicU8::new(ABSENT),
-                    asleep: AtomicBool::new(false),
-                    done: AtomicU32::new(0),
-                }
+                Seat { state: AtomicU8::new(ABSENT), asleep: AtomicBool::new(false), done: AtomicU32::new(0) }
             }; CORES_MAX],
             width: AtomicUsize::new(1),
             busy: AtomicBool::new(false),

@@ -111,6 +111,15 @@ pub fn unmask_interrupts() {
     }
 }
 
+/// Lets this core report system errors; interrupts stay as they are.
+pub fn unmask_errors() {
+    #[cfg(target_os = "none")]
+    // SAFETY: the vectors are in place since the entry code; a system error is reported and ends the run.
+    unsafe {
+        asm!("msr daifclr, #4", options(nostack));
+    }
+}
+
 /// Interrupts are masked on this core as long as this lives.
 pub struct Masked {
     #[cfg(target_os = "none")]
