@@ -109,7 +109,7 @@ impl Shell<'_> {
                 self.talker = Some(Talker { file: source.name.clone(), bytes, conversation });
                 let seconds = (self.platform.nanos() - start) as f64 / 1e9;
                 self.say(format_args!(
-                    "{name} is loaded in {seconds:.1} s, with a context of {context} tokens."
+                    "{name} is loaded, with a context of {context} tokens, in {seconds:.1} s."
                 ));
             }
             Err(error) => self.say(sentence(error)),

@@ -113,7 +113,7 @@ fn the_only_model_is_loaded_with_a_progress_bar() {
     let text = play(&[("tiny.gguf", &tiny())], "");
     assert!(text.contains("Loading tiny.gguf, "), "{text}");
     assert!(text.contains("\r[####################] 100 %, "), "{text}");
-    assert!(text.contains("s, with a context of"), "{text}");
+    assert!(text.contains("is loaded, with a context of"), "{text}");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_preloaded_model_comes_before_the_card() {
     platform.preloaded = Some(tiny());
     let text = play_on(&mut platform, "");
     assert!(text.contains("the preloaded model"), "{text}");
-    assert!(text.contains("s, with a context of"), "{text}");
+    assert!(text.contains("is loaded, with a context of"), "{text}");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn the_configuration_is_used_and_its_faults_are_named() {
     assert!(
         text.contains("EMBODIOS.CFG line 3: there is no setting `temprature`: did you mean `temperature`?")
     );
-    assert!(text.contains("s, with a context of 64 tokens."), "{text}");
+    assert!(text.contains("is loaded, with a context of 64 tokens, in "), "{text}");
     assert!(after(&text, "status").contains(", b.gguf\r\n"), "{text}");
     assert!(after(&text, "status").contains("of 64 tokens, seed 5"), "{text}");
     assert_eq!(platform.log, ["console pl011", "exit 0", "off"]);
