@@ -51,7 +51,8 @@ pub struct Mib(pub u64);
 impl fmt::Display for Mib {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            0..0xa0_0000 => write!(f, "{}.{} MiB", self.0 >> 20, ((self.0 & 0xf_ffff) * 10) >> 20),
+            0..0x10_0000 => write!(f, "{} KiB", self.0 >> 10),
+            0x10_0000..0xa0_0000 => write!(f, "{}.{} MiB", self.0 >> 20, ((self.0 & 0xf_ffff) * 10) >> 20),
             _ => write!(f, "{} MiB", self.0 >> 20),
         }
     }

@@ -64,7 +64,7 @@ static COMMANDS: &[Command] = &[
     command("off", "", "switch off", Group::Board, power::off),
     command("help", "", "this list", Group::Board, help),
     command("digest", "TEXT", "a hash of the logits after a text", Group::Diagnostics, bench::digest),
-    command("fault", "KIND", "commit an error, to see it caught", Group::Diagnostics, power::fault),
+    command("fault", "[KIND]", "commit an error, to see it caught", Group::Diagnostics, power::fault),
 ];
 
 const fn command(

@@ -187,7 +187,7 @@ fn a_model_that_does_not_fit_leaves_the_present_one() {
     let mut platform = TestPlatform::with_files(&[("tiny.gguf", &model)]);
     platform.memory_free = 10_000;
     let text = play_on(&mut platform, "models\r");
-    assert!(text.contains("of memory and 0.0 MiB is free: choose a smaller file."), "{text}");
+    assert!(text.contains("of memory and 9 KiB is free: choose a smaller file."), "{text}");
     assert!(after(&text, "models").contains("too big: needs "), "{text}");
 
     let text = chat("load nothing\rload 2\rhello\r");
