@@ -1,1 +1,597 @@
 //! The image as a user meets it: booted in QEMU's raspi4b, driven over its serial line.
+//!
+//! Where the content does not matter, the model is a tiny random one, and the card small. Nothing here asserts
+//! how long something took on this PC: waits only have generous ends.
+
+use embodi::host::Threads;
+use embodi::image::{self, Card};
+use embodi::project::Scratch;
+use embodi::qemu::{Board, Failure, Machine};
+use embodi::{build, models};
+use embodios::generate::{Conversation, Event};
+use embodios::sampler::Settings;
+use embodios::source::Memory;
+use embodios::{LoadOptions, Model, Session, quant, synth};
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// How long anything may take but what is below: minutes, for a PC with everything else to do.
+const SOON: Duration = Duration::from_secs(180);
+/// How long the real model may take to load or to answer: the emulated card gives 3 MB/s.
+const LATER: Duration = Duration::from_secs(900);
+
+/// Greedy, and short.
+const GREEDY: &str = "temperature = 0\nlimit = 16\n";
+
+/// The kernel, built once.
+fn kernel() -> &'static Path {
+    static KERNEL: OnceLock<PathBuf> = OnceLock::new();
+    KERNEL.get_or_init(|| build::kernel().unwrap_or_else(|error| panic!("{error:#}")).image)
+}
+
+/// A tiny model, the same each time.
+fn tiny(format: &str) -> Vec<u8> {
+    synth::tiny(1, quant::FORMATS.iter().find(|row| row.name == format).expect("a format of ours"))
+}
+
+/// A board under test: what it waits for in vain fails the test, and shows the whole console.
+struct Rig {
+    board: Board,
+    /// Where the card lies while the board runs.
+    _scratch: Scratch,
+}
+
+impl Rig {
+    /// Boots with this card, and these boot arguments.
+    fn boot(card: &Card, arguments: &str) -> Self {
+        Self::boot_with(Some(card), |machine| machine.with_arguments(arguments))
+    }
+
+    fn boot_with(card: Option<&Card>, change: impl FnOnce(Machine) -> Machine) -> Self {
+        let scratch = Scratch::new().expect("a folder for the card");
+        let mut machine = Machine::new(kernel());
+        if let Some(card) = card {
+            let path = scratch.path().join("card.img");
+            card.write(&path).unwrap_or_else(|error| panic!("{error:#}"));
+            machine = machine.with_card(&path);
+        }
+        let board = change(machine).start().unwrap_or_else(|error| panic!("{error:#}"));
+        Self { board, _scratch: scratch }
+    }
+
+    #[track_caller]
+    fn check<T>(&self, result: Result<T, Failure>) -> T {
+        result.unwrap_or_else(|failure| panic!("{failure}. The console:\n{}", self.board.transcript()))
+    }
+
+    #[track_caller]
+    fn prompt(&mut self) -> String {
+        let result = self.board.prompt(SOON);
+        self.check(result)
+    }
+
+    #[track_caller]
+    fn ask(&mut self, line: &str) -> String {
+        self.ask_within(line, SOON)
+    }
+
+    #[track_caller]
+    fn ask_within(&mut self, line: &str, time: Duration) -> String {
+        let result = self.board.ask(line, time);
+        self.check(result)
+    }
+
+    #[track_caller]
+    fn expect(&mut self, words: &str) -> String {
+        let result = self.board.expect(words, SOON);
+        self.check(result)
+    }
+
+    #[track_caller]
+    fn exit(&mut self) -> ExitStatus {
+        let result = self.board.exit(SOON);
+        self.check(result)
+    }
+
+    /// Fails unless the text holds these words.
+    #[track_caller]
+    fn holds(&self, text: &str, words: &str) {
+        assert!(text.contains(words), "\"{words}\" is missing. The console:\n{}", self.board.transcript());
+    }
+
+    /// Types a line and wants these words in the answer.
+    #[track_caller]
+    fn answers(&mut self, line: &str, words: &str) -> String {
+        let text = self.ask(line);
+        self.holds(&text, words);
+        text
+    }
+}
+
+/// A card with a tiny model and a greedy configuration.
+fn tiny_card() -> Card {
+    Card::default().with_bytes("tiny.gguf", tiny("Q4_0")).with_bytes("EMBODIOS.CFG", GREEDY)
+}
+
+/// The same model on this PC.
+struct Here {
+    model: Arc<Model>,
+    threads: Threads,
+}
+
+impl Here {
+    fn new(bytes: Vec<u8>) -> Self {
+        let source = Memory(Box::leak(bytes.into_boxed_slice())); // for the rest of the test
+        let model = Model::load(&source, &LoadOptions::default(), &mut |_| ControlFlow::Continue(()));
+        let threads = Threads::new(embodi::host::cores()).expect("threads");
+        Self { model: model.unwrap_or_else(|error| panic!("{error}")), threads }
+    }
+
+    /// What the board's `digest TEXT` prints.
+    fn digest(&self, text: &str) -> String {
+        let tokens = self.model.tokenizer().encode(text, true, true);
+        let mut session = Session::new(Arc::clone(&self.model), tokens.len()).unwrap();
+        let digest = self.threads.with(|runtime| embodios::digest(session.feed(&tokens, runtime).unwrap()));
+        format!("digest {digest:016x} of the logits after {} tokens", tokens.len())
+    }
+
+    /// The greedy answers to turns of a conversation.
+    fn answers(&self, turns: &[&str], limit: usize) -> Vec<String> {
+        let greedy = Settings { temperature: 0.0, ..Settings::default() };
+        let mut conversation = Conversation::new(Arc::clone(&self.model), 512, greedy).unwrap();
+        let mut say = |turn: &&str| {
+            let mut text = String::new();
+            let mut keep = |event: Event<'_>| {
+                if let Event::Text(piece) = event {
+                    text.push_str(piece);
+                }
+            };
+            self.threads.with(|runtime| conversation.say(turn, limit, runtime, &mut keep)).unwrap();
+            text
+        };
+        turns.iter().map(&mut say).collect()
+    }
+}
+
+/// The answer without the line of numbers under it.
+fn without_summary(answer: &str) -> String {
+    let lines: Vec<&str> = answer.lines().collect();
+    let end = lines.iter().rposition(|line| line.starts_with('[')).unwrap_or(lines.len());
+    lines[..end].join("\n").trim_end().to_owned()
+}
+
+/// Puts other words of the same length into a file, the first time they stand there after a key.
+fn patched(mut file: Vec<u8>, key: &str, words: &[u8], others: &[u8]) -> Vec<u8> {
+    assert_eq!(words.len(), others.len());
+    let find = |from: usize, what: &[u8]| {
+        file[from..].windows(what.len()).position(|window| window == what).expect("the words") + from
+    };
+    let at = find(find(0, key.as_bytes()) + key.len(), words);
+    file[at..at + words.len()].copy_from_slice(others);
+    file
+}
+
+fn path_of_smollm2() -> PathBuf {
+    models::resolve(models::DEFAULT).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+// ── Starting ──────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn the_prompt_comes_within_a_second_of_emulated_time() {
+    // One emulated nanosecond an instruction: slower than the board, and the same on every PC.
+    let card = tiny_card();
+    let mut rig =
+        Rig::boot_with(Some(&card), |machine| machine.with_extra(&["-icount", "shift=0,sleep=off"]));
+    let text = rig.prompt();
+    for words in [
+        "EMBODIOS ",
+        "Raspberry Pi 4",
+        "4 x Cortex-A72",
+        "EMBODIOS Ready.",
+        "Type 'help' for available commands.",
+    ] {
+        rig.holds(&text, words);
+    }
+    let (_, rest) = text.split_once("boot to prompt ").expect("the time in the banner");
+    let time: u64 = rest.split_once(" ms").expect("milliseconds").0.parse().expect("a number");
+    assert!(time < 1000, "boot to prompt took {time} ms");
+}
+
+#[test]
+fn a_board_without_a_card_says_so_and_gives_the_prompt() {
+    let mut rig = Rig::boot_with(None, |machine| machine);
+    let text = rig.prompt();
+    rig.holds(&text, "no SD card answers");
+    rig.answers("hello", "No model is loaded");
+    rig.answers("models", "no SD card answers");
+    rig.answers("status", "Raspberry Pi 4");
+    rig.answers("help", "benchmark");
+}
+
+#[test]
+fn a_card_without_a_model_says_so_and_gives_the_prompt() {
+    let mut rig = Rig::boot(&Card::default().with_bytes("README.TXT", "nothing here"), "");
+    let text = rig.prompt();
+    rig.holds(&text, "There is no model on the card");
+    rig.answers("models", "no .gguf file");
+    rig.answers("load x", "There is no model `x` on the card");
+}
+
+#[test]
+fn a_card_that_is_not_formatted_says_so_and_gives_the_prompt() {
+    let scratch = Scratch::new().unwrap();
+    let blank = scratch.path().join("blank.img");
+    fs::File::create(&blank).and_then(|file| file.set_len(image::SMALLEST)).unwrap();
+    let mut rig = Rig::boot_with(None, |machine| machine.with_card(&blank));
+    let text = rig.prompt();
+    rig.holds(&text, "has no FAT16 or FAT32 volume");
+}
+
+#[test]
+fn the_digest_is_the_hosts_for_every_format_of_the_engine() {
+    let formats = ["F32", "F16", "Q4_0", "Q4_1", "Q8_0"];
+    let mut card = Card::default().with_bytes("EMBODIOS.CFG", "model = F32.gguf\n");
+    for format in formats {
+        card = card.with_bytes(&format!("{format}.gguf"), tiny(format));
+    }
+    let mut rig = Rig::boot(&card, "");
+    rig.prompt();
+    let text = "The same bits on the board and on a PC, after a prompt of more than one batch of tokens.";
+    for format in formats {
+        rig.answers(&format!("load {format}.gguf"), "is loaded");
+        rig.answers(&format!("digest {text}"), &Here::new(tiny(format)).digest(text));
+    }
+}
+
+#[test]
+fn every_kind_of_card_is_read_small_and_large_with_and_without_a_partition_table() {
+    let digest = Here::new(tiny("Q4_0")).digest("hello");
+    for size in [image::SMALLEST, 4 << 30] {
+        for partition_table in [true, false] {
+            // A long name, and a file before the model so that it does not begin at the first cluster.
+            let card = Card { size: Some(size), partition_table, ..Card::default() }
+                .with_bytes("something else.bin", vec![7; 3_000_000])
+                .with_bytes("A tiny model with a long name.Q4_0.gguf", tiny("Q4_0"));
+            let mut rig = Rig::boot(&card, "");
+            let text = rig.prompt();
+            rig.holds(&text, "Loading A tiny model with a long name");
+            rig.holds(&text, "tiny is loaded");
+            rig.answers("digest hello", &digest);
+        }
+    }
+}
+
+#[test]
+fn two_models_on_the_card_give_a_menu() {
+    let card = Card::default().with_bytes("a.gguf", tiny("Q4_0")).with_bytes("b.gguf", tiny("Q8_0"));
+    let mut rig = Rig::boot(&card, "");
+    let text = rig.prompt();
+    rig.holds(&text, "1  a.gguf");
+    rig.holds(&text, "2  b.gguf");
+    rig.answers("3", "Type a number from 1 to 2");
+    rig.answers("2", "tiny is loaded");
+    rig.answers("digest hello", &Here::new(tiny("Q8_0")).digest("hello"));
+}
+
+#[test]
+fn a_bad_line_of_the_configuration_is_a_warning_that_names_it_and_the_others_count() {
+    let config = "model = tiny.gguf\ntemprature = 1\nlimit = 7\ntop_p = nine\n";
+    let mut rig = Rig::boot(&tiny_card().with_bytes("EMBODIOS.CFG", config), "");
+    let text = rig.prompt();
+    rig.holds(&text, "EMBODIOS.CFG line 2: there is no setting `temprature`: did you mean `temperature`?");
+    rig.holds(&text, "EMBODIOS.CFG line 4: `top_p` can't be `nine`");
+    rig.holds(&text, "tiny is loaded");
+    rig.answers("set limit", "limit is 7");
+}
+
+#[test]
+fn a_preloaded_model_needs_no_card() {
+    let scratch = Scratch::new().unwrap();
+    let file = scratch.path().join("tiny.gguf");
+    fs::write(&file, tiny("Q4_1")).unwrap();
+    let mut rig = Rig::boot_with(None, |machine| machine.with_initrd(&file));
+    let text = rig.prompt();
+    rig.holds(&text, "tiny is loaded");
+    rig.answers("digest hello", &Here::new(tiny("Q4_1")).digest("hello"));
+}
+
+#[test]
+fn the_mini_uart_is_the_console_where_the_boot_arguments_say_so() {
+    let mut rig = Rig::boot(&tiny_card(), "console=mini");
+    let text = rig.prompt();
+    rig.holds(&text, "tiny is loaded");
+    rig.answers("tokens a paste that is longer than the eight bytes of its receiver", "tokens");
+}
+
+// ── Talking ───────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn smollm2_from_the_card_answers_as_on_the_pc_remembers_and_stops_at_ctrl_c() {
+    let model = path_of_smollm2();
+    let here = Here::new(fs::read(&model).unwrap());
+    let turns = ["My name is Ada. What is two plus two?", "What is my name?"];
+    let expected = here.answers(&turns, 12);
+
+    let config = "temperature = 0\nlimit = 12\nctx = 512\n";
+    let card = Card::default().with_bytes("EMBODIOS.CFG", config).with_file(&model).unwrap();
+    let mut rig = Rig::boot(&card, "");
+    let banner = rig.board.prompt(LATER);
+    let banner = rig.check(banner);
+    rig.holds(&banner, "is loaded, with a context of 512 tokens");
+
+    rig.ask_within("digest Once upon a time", LATER);
+    let digest = rig.ask_within("digest Once upon a time", LATER);
+    rig.holds(&digest, &here.digest("Once upon a time"));
+
+    let first = rig.ask_within(turns[0], LATER);
+    assert_eq!(without_summary(&first), expected[0].trim_end(), "{}", rig.board.transcript());
+    let second = rig.ask_within(turns[1], LATER);
+    assert_eq!(without_summary(&second), expected[1].trim_end(), "{}", rig.board.transcript());
+    rig.holds(&second, " kept"); // the first turn was not run again
+    rig.answers("perf", "GB/s");
+
+    // Ctrl-C in an answer.
+    rig.ask("set limit 400");
+    rig.ask("reset");
+    rig.board.type_line("Write a long story about a lighthouse.");
+    let is_answer =
+        |text: &str| text.lines().nth(1).is_some_and(|line| line.len() > 8 && !line.starts_with("reading"));
+    let begun = rig.board.until("an answer", LATER, is_answer);
+    rig.check(begun);
+    rig.board.send(b"\x03");
+    let stopped = rig.board.prompt(LATER);
+    let stopped = rig.check(stopped);
+    rig.holds(&stopped, "stopped]");
+
+    // Ctrl-C in a long prompt; what was before is still there.
+    rig.board.type_line(&"Tell me about the sea and the ships that sail on it. ".repeat(8));
+    let begun = rig.board.expect("reading:", LATER);
+    rig.check(begun);
+    rig.board.send(b"\x03");
+    let stopped = rig.board.prompt(LATER);
+    let stopped = rig.check(stopped);
+    rig.holds(&stopped, "as it was");
+    rig.answers("tokens still here", "tokens");
+}
+
+#[test]
+fn smollm2_handed_over_in_memory_has_the_hosts_logits() {
+    let model = path_of_smollm2();
+    let digest = Here::new(fs::read(&model).unwrap()).digest("Good morning");
+    let mut rig = Rig::boot_with(None, |machine| machine.with_initrd(&model));
+    let banner = rig.board.prompt(LATER);
+    let banner = rig.check(banner);
+    rig.holds(&banner, "is loaded");
+    let answer = rig.ask_within("digest Good morning", LATER);
+    rig.holds(&answer, &digest);
+}
+
+#[test]
+fn a_tiny_model_answers_as_on_the_pc_turn_by_turn() {
+    let turns = ["hello", "the and in", "🦀 ünïcödé"];
+    let expected = Here::new(tiny("Q4_0")).answers(&turns, 16);
+    let mut rig = Rig::boot(&tiny_card(), "");
+    rig.prompt();
+    for (turn, expected) in turns.iter().zip(&expected) {
+        let answer = rig.ask(turn);
+        assert_eq!(without_summary(&answer), expected.trim_end(), "{}", rig.board.transcript());
+    }
+    // Forgotten, the same words get the same answer.
+    rig.ask("reset");
+    let again = rig.ask(turns[0]);
+    assert_eq!(without_summary(&again), expected[0].trim_end(), "{}", rig.board.transcript());
+}
+
+// ── Bad input ─────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_file_that_is_no_usable_model_is_refused_with_a_sentence_and_the_next_one_loads() {
+    let good = tiny("Q4_0");
+    let string =
+        |key: &str, is: &str, other: &str| patched(good.clone(), key, is.as_bytes(), other.as_bytes());
+    // The type number follows the name, the count of dimensions and two of them.
+    let odd_type = |id: u8| {
+        let mut file = good.clone();
+        let name = b"blk.0.attn_q.weight";
+        let at = file.windows(name.len()).position(|window| window == name).expect("the tensor")
+            + name.len()
+            + 4
+            + 16;
+        assert_eq!(file[at], 2, "Q4_0");
+        file[at] = id;
+        file
+    };
+    let bad: Vec<(&str, Vec<u8>, &str)> = vec![
+        (
+            "text.gguf",
+            b"This is a text, and long enough to be taken for a header.".to_vec(),
+            "not a GGUF file",
+        ),
+        ("empty.gguf", Vec::new(), "can't be used"),
+        ("header.gguf", good[..100].to_vec(), "cut short"),
+        ("short.gguf", good[..good.len() - 1000].to_vec(), "the file is cut short"),
+        (
+            "mamba.gguf",
+            string("general.architecture", "llama", "mamba"),
+            "the architecture mamba is not supported",
+        ),
+        ("types.gguf", odd_type(20), "has the type IQ4_NL, which is not supported"),
+        ("newer.gguf", odd_type(99), "unknown type 99"),
+        (
+            "words.gguf",
+            string("tokenizer.ggml.model", "gpt2", "bert"),
+            "of kind 'bert', which is not supported",
+        ),
+        (
+            "cuts.gguf",
+            string("tokenizer.ggml.pre", "smollm", "sm9llm"),
+            "the rules 'sm9llm', which are not supported",
+        ),
+    ];
+    let mut card = tiny_card().with_bytes("EMBODIOS.CFG", "model = tiny.gguf\n");
+    for (name, bytes, _) in &bad {
+        card = card.with_bytes(name, bytes.clone());
+    }
+    let mut rig = Rig::boot(&card, "");
+    rig.prompt();
+    for (name, _, words) in &bad {
+        rig.answers(&format!("load {name}"), words);
+    }
+    rig.answers("load tiny", "tiny is loaded");
+    rig.answers("models", "mamba");
+    rig.answers("digest hello", &Here::new(good.clone()).digest("hello"));
+}
+
+#[test]
+fn a_bad_model_alone_on_the_card_leads_to_the_prompt_all_the_same() {
+    let mut rig = Rig::boot(&Card::default().with_bytes("broken.gguf", tiny("Q4_0")[..5000].to_vec()), "");
+    let text = rig.prompt();
+    rig.holds(&text, "cut short");
+    rig.answers("hello", "No model is loaded");
+}
+
+#[test]
+fn a_model_larger_than_memory_is_refused_with_what_it_needs_and_what_is_free() {
+    // The last tensor made 900 MB long: the directory says so, and the file is as long.
+    let mut file = tiny("F32");
+    let name = b"output.weight";
+    let at = file.windows(name.len()).position(|window| window == name).expect("the last tensor");
+    let rows = at + name.len() + 4 + 8;
+    let old = u64::from_le_bytes(file[rows..rows + 8].try_into().unwrap());
+    let new: u64 = 900_000_000 / 256;
+    file[rows..rows + 8].copy_from_slice(&new.to_le_bytes());
+    let scratch = Scratch::new().unwrap();
+    let path = scratch.path().join("large.gguf");
+    let length = file.len() as u64 + (new - old) * 256;
+    fs::write(&path, &file).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(length)).unwrap();
+    let card = tiny_card().with_bytes("EMBODIOS.CFG", "model = tiny.gguf\n").with_file(&path).unwrap();
+    let mut rig = Rig::boot(&card, "");
+    rig.prompt();
+    let answer = rig.answers("load large", "needs");
+    rig.holds(&answer, "is free");
+    rig.answers("tokens hello", "tokens"); // the model before it is still there
+}
+
+#[test]
+fn a_context_larger_than_memory_or_than_the_model_is_cut_to_what_there_is_with_a_sentence() {
+    // A model made for 16 million tokens: 256 bytes a token, 4 GB.
+    let length = [4u32.to_le_bytes(), 512u32.to_le_bytes()].concat();
+    let longer = [4u32.to_le_bytes(), 0x00ff_ffffu32.to_le_bytes()].concat();
+    let vast = patched(tiny("Q4_0"), "llama.context_length", &length, &longer);
+    let config = "model = tiny.gguf\nctx = 1048576\n";
+    let card = tiny_card().with_bytes("EMBODIOS.CFG", config).with_bytes("vast.gguf", vast);
+    let mut rig = Rig::boot(&card, "");
+    let text = rig.prompt();
+    rig.holds(&text, "The context is 512 tokens");
+    rig.answers("load vast", "is loaded");
+    rig.answers("set ctx 16000000", "takes tokens of context");
+    rig.answers("tokens hello", "tokens");
+}
+
+#[test]
+fn a_prompt_longer_than_the_context_is_refused_and_the_conversation_goes_on() {
+    let mut rig = Rig::boot(&tiny_card(), "");
+    rig.prompt();
+    rig.answers(&"qwertyuiop".repeat(80), "the context holds 512");
+    rig.answers("hello", "prefill");
+}
+
+#[test]
+fn bytes_that_are_no_utf8_are_typed_and_nothing_breaks() {
+    let mut rig = Rig::boot(&tiny_card(), "");
+    rig.prompt();
+    rig.board.send(b"tokens a\xff\xfe\xc3(\xf0\x9f\x80");
+    rig.answers("b", "tokens");
+    rig.answers("hello", "prefill");
+}
+
+#[test]
+fn a_paste_of_100_kilobytes_loses_nothing() {
+    let mut rig = Rig::boot(&tiny_card(), "");
+    rig.prompt();
+    let filler = "x".repeat(30);
+    let paste: String = (0..2000).map(|number| format!("/line-{number:05} {filler}\r")).collect();
+    assert!(paste.len() >= 80_000);
+    rig.board.send(paste.as_bytes());
+    for number in 0..2000 {
+        rig.expect(&format!("no command `line-{number:05}`"));
+    }
+    // As one line it is too long to be one, and says so once; the next line counts again.
+    rig.board.send("y".repeat(100_000).as_bytes());
+    rig.expect("will not be run");
+    rig.board.type_line("");
+    rig.prompt();
+    rig.answers("tokens hello", "tokens");
+}
+
+#[test]
+fn lines_are_edited_as_on_any_terminal() {
+    let mut rig = Rig::boot(&Card::default(), "");
+    rig.prompt();
+    // "/xmem": home, one to the right, delete.
+    rig.board.send(b"/xmem\x1b[H\x1b[C\x1b[3~");
+    rig.answers("", "VideoCore");
+    // Ctrl-U leaves nothing of what was typed; backspace takes a whole character.
+    rig.board.send("nonsense\x15/mem ü\x7f".as_bytes());
+    rig.answers("", "VideoCore");
+    rig.board.type_line("\x1b[A"); // arrow up: the same line
+    let text = rig.prompt();
+    rig.holds(&text, "VideoCore");
+}
+
+// ── Leaving, and falling ──────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn every_fault_on_every_core_is_told_in_words_and_the_board_starts_again() {
+    let mut rig = Rig::boot(&Card::default(), "");
+    rig.prompt();
+    for (kind, words) in [
+        ("read", "EXCEPTION on core 0"),
+        ("stack 1", "EXCEPTION on core 1"),
+        ("undefined 2", "EXCEPTION on core 2"),
+    ] {
+        fall(&mut rig, kind, words);
+    }
+    fall(&mut rig, "write 3", "EXCEPTION on core 3");
+    fall(&mut rig, "exec", "EXCEPTION on core 0");
+    fall(&mut rig, "panic", "PANIC on core 0");
+    rig.answers("fault nonsense", "The kinds are");
+}
+
+/// Commits a fault and waits for the words, the banner of the next start, and its prompt.
+#[track_caller]
+fn fall(rig: &mut Rig, kind: &str, words: &str) {
+    rig.board.type_line(&format!("fault {kind}"));
+    rig.expect(words);
+    rig.expect("Restarting.");
+    rig.expect("EMBODIOS Ready.");
+    rig.prompt();
+}
+
+#[test]
+fn reboot_starts_again_and_off_ends() {
+    let mut rig = Rig::boot(&Card::default(), "");
+    rig.prompt();
+    rig.board.type_line("reboot");
+    rig.expect("Restarting.");
+    rig.expect("EMBODIOS Ready.");
+    rig.prompt();
+    // No semihosting here: an attempt at it would be an exception.
+    rig.board.type_line("off");
+    assert!(rig.exit().success());
+    assert!(!rig.board.transcript().contains("EXCEPTION"), "{}", rig.board.transcript());
+}
+
+#[test]
+fn the_boot_argument_semihosting_lets_off_end_the_emulator() {
+    let mut rig = Rig::boot(&Card::default(), "semihosting");
+    rig.prompt();
+    rig.board.type_line("off");
+    assert!(rig.exit().success());
+}

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The model that `run` takes when it is not told otherwise.
-pub const DEFAULT: &str = "smollm2-135m";
+pub const DEFAULT: &str = "smollm2-135m-instruct";
 
 /// List the models of the catalog, or fetch one.
 #[derive(clap::Args)]

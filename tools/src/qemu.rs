@@ -7,7 +7,7 @@ use crate::project::answers;
 use anyhow::{Context, Result};
 use screen::Screen;
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -41,6 +41,8 @@ pub struct Machine {
     pub initrd: Option<PathBuf>,
     /// Boot arguments.
     pub arguments: String,
+    /// More words for QEMU's command line.
+    pub extra: Vec<String>,
 }
 
 impl Machine {
@@ -58,6 +60,12 @@ impl Machine {
     /// With these boot arguments.
     pub fn with_arguments(mut self, arguments: &str) -> Self {
         self.arguments = arguments.to_owned();
+        self
+    }
+
+    /// With these words on QEMU's command line.
+    pub fn with_extra(mut self, words: &[&str]) -> Self {
+        self.extra.extend(words.iter().map(|word| (*word).to_owned()));
         self
     }
 
@@ -96,6 +104,7 @@ impl Machine {
         if self.has_argument("semihosting") {
             command.args(["-semihosting-config", "enable=on,target=native"]);
         }
+        command.args(&self.extra);
         command
     }
 
@@ -150,7 +159,7 @@ impl Machine {
             mark: Mark::default(),
             typed_at: 0,
             changed: Instant::now(),
-            echo: false,
+            echo: None,
         })
     }
 }
@@ -174,7 +183,16 @@ pub struct Board {
     /// Finished lines on the screen when a line was typed: the prompt is on a later one.
     typed_at: usize,
     changed: Instant,
-    echo: bool,
+    echo: Option<Echo>,
+}
+
+/// How what arrives is shown.
+#[derive(Clone, Copy)]
+enum Echo {
+    /// As it arrives: a terminal knows what to do with it.
+    Raw,
+    /// As lines, once they are finished: a log keeps what stood there in the end. So many have been shown.
+    Lines(usize),
 }
 
 /// Why what was waited for did not come.
@@ -216,9 +234,9 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Board {
-    /// Shows everything that arrives on standard output, as it arrives.
+    /// Shows everything that arrives on standard output.
     pub fn echo(mut self) -> Self {
-        self.echo = true;
+        self.echo = Some(if std::io::stdout().is_terminal() { Echo::Raw } else { Echo::Lines(0) });
         self
     }
 
@@ -252,6 +270,7 @@ impl Board {
             // The same prompt does not count twice.
             (here && board.mark != place).then_some(place)
         })
+        .map(|text| text.strip_suffix(PROMPT).map(str::to_owned).unwrap_or(text))
     }
 
     /// Types a line, waits for the next prompt, and gives what was printed between them.
@@ -268,6 +287,21 @@ impl Board {
         self.wait(&format!("\"{words}\""), timeout, |board| {
             board.screen.find(words, board.mark.line, board.mark.byte)
         })
+    }
+
+    /// Waits until what was printed since the last wait passes a test. It still counts as new afterwards.
+    pub fn until(
+        &mut self,
+        wanted: &str,
+        timeout: Duration,
+        passes: impl Fn(&str) -> bool,
+    ) -> Result<(), Failure> {
+        let wait = |board: &Self| {
+            let last = board.screen.finished();
+            let end = Mark { line: last, byte: board.screen.current().len() };
+            passes(&board.screen.text_between(board.mark, end)).then_some(board.mark)
+        };
+        self.wait(wanted, timeout, wait).map(drop)
     }
 
     /// Waits for QEMU to end by itself.
@@ -295,12 +329,20 @@ impl Board {
         let end = Instant::now() + timeout;
         loop {
             self.take_waiting();
-            if let Some(place) = find(self) {
+            // A fault's line may be half there: what is looked for may stand in the other half.
+            let (found, fault) = match find(self) {
+                Some(place) => (Some(place), None),
+                None => match self.fault() {
+                    Some(fault) => (find(self), Some(fault)),
+                    None => (None, None),
+                },
+            };
+            if let Some(place) = found {
                 let text = self.screen.text_between(self.mark, place);
                 self.mark = place;
                 return Ok(text);
             }
-            if let Some(fault) = self.fault() {
+            if let Some(fault) = fault {
                 return Err(fault);
             }
             let now = Instant::now();
@@ -343,12 +385,16 @@ impl Board {
 
     fn take(&mut self, bytes: &[u8]) {
         self.changed = Instant::now();
-        if self.echo {
-            let mut out = std::io::stdout();
-            // A reader of our output that went away is no reason to stop.
-            let _ = out.write_all(bytes).and_then(|()| out.flush());
-        }
         self.screen.push(bytes);
+        let mut out = std::io::stdout();
+        // A reader of our output that went away is no reason to stop.
+        let _ = match &mut self.echo {
+            None => return,
+            Some(Echo::Raw) => out.write_all(bytes),
+            Some(Echo::Lines(shown)) => (std::mem::replace(shown, self.screen.finished())..*shown)
+                .try_for_each(|number| writeln!(out, "{}", self.screen.line(number))),
+        }
+        .and_then(|()| out.flush());
     }
 
     fn complaints(&self) -> String {
