@@ -504,6 +504,20 @@ fn half_a_surrogate_pair_hides_the_long_name_and_nothing_else() {
 }
 
 #[test]
+fn a_card_that_was_taken_out_is_noticed_by_the_next_listing_and_the_next_open() {
+    let disk = volume(FatType::Fat16, 2048, |system| put(system, "here.txt", b"found"));
+    let card = Card::new(&disk);
+    let volume = Volume::mount(card.clone(), windows(64, 256)).unwrap();
+    assert_eq!(listing(&volume).len(), 1);
+    card.bad.borrow_mut().extend(0..(disk.len() / BLOCK) as u64);
+    assert!(matches!(volume.for_each(&mut |_| ()), Err(StorageError::Card(CardError::Read { .. }))));
+    assert!(matches!(volume.open("here.txt"), Err(StorageError::Card(CardError::Read { .. }))));
+    assert!(volume.names().to_string().contains("could not be read"));
+    card.bad.borrow_mut().clear();
+    assert_eq!(read_all(&volume, "here.txt").unwrap(), b"found");
+}
+
+#[test]
 fn an_image_cut_short_is_read_up_to_where_it_ends() {
     let sound = volume(FatType::Fat32, 512, |system| {
         put(system, "first.bin", &pattern(1, 10_000));

@@ -659,3 +659,30 @@ impl<B> fmt::Debug for Sdhci<B> {
         f.debug_struct("Sdhci").field("base_hz", &self.base_hz).field("clock_hz", &self.clock_hz).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drivers::tests::{in_memory, view};
+
+    #[test]
+    fn every_name_reaches_its_own_32_bit_word() {
+        let registers = in_memory::<Registers>();
+        let words = view::<[ReadWrite<u32>; 64]>(core::ptr::from_ref(registers) as usize);
+        let mut bus = Mmio::new(registers, || 0);
+        use Register::*;
+        let written =
+            [Block, Argument, Transfer, Data, Control, Clock, Status, StatusEnable, SignalEnable, Control2];
+        let read = [Response0, Response1, Response2, Response3, Present, Capabilities, Version];
+        for (register, value) in written.into_iter().zip(0xa000_0001..) {
+            bus.write(register, value);
+            assert_eq!(words[register as usize / 4].get(), value, "{register:?}");
+        }
+        for (word, value) in words.iter().zip(0xb000_0000..) {
+            word.set(value);
+        }
+        for register in written.into_iter().chain(read) {
+            assert_eq!(bus.read(register), 0xb000_0000 + register as u32 / 4, "{register:?}");
+        }
+    }
+}

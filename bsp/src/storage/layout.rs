@@ -8,6 +8,9 @@ use super::StorageError;
 use crate::drivers::BlockDevice;
 use crate::drivers::sd_card::BLOCK;
 
+/// [`BLOCK`], for block numbers.
+pub(super) const BLOCK_U32: u32 = 512;
+
 /// A FAT volume. Blocks are counted from its first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
@@ -126,12 +129,14 @@ impl Layout {
         let blocks = if small_total != 0 { small_total } else { u32_at(sector, 32) };
 
         let table_end = u64::from(table) + u64::from(sector[16]) * u64::from(table_blocks);
-        let data = table_end + u64::from((root_entries * 32).div_ceil(BLOCK as u32));
+        let data = table_end + u64::from((root_entries * 32).div_ceil(BLOCK_U32));
         // The presented card has one block more than the volume; see `ReadAhead`.
         if table_blocks == 0 || data >= u64::from(blocks) || blocks == u32::MAX {
             return damaged;
         }
-        let (table_end, data) = (table_end as u32, data as u32); // below `blocks`
+        let (Ok(table_end), Ok(data)) = (u32::try_from(table_end), u32::try_from(data)) else {
+            return damaged;
+        };
         let counted = (blocks - data) / cluster;
         // The kind of FAT follows from the number of clusters and nothing else, says the
         // specification; a volume that looks like the other kind is not one to guess about.

@@ -9,6 +9,8 @@
 //!
 //! Offsets and sizes are in bytes.
 
+#![warn(clippy::cast_possible_truncation)] // sizes and places come from the card
+
 mod layout;
 mod read_ahead;
 
@@ -325,7 +327,11 @@ impl<'b, D: BlockDevice> Volume<'b, D> {
         }
         let mut storage = [0; LONGEST_NAME];
         let mut long_name = LfnBuffer::new(&mut storage);
-        self.manager.device(|device| device.check_names(true));
+        // From the card, not from memory: one that was taken out or changed is noticed here.
+        self.manager.device(|device| {
+            device.forget();
+            device.check_names(true);
+        });
         let result = self.manager.iterate_dir_lfn(self.root, &mut long_name, |entry, long| {
             if entry.attributes.is_directory() || entry.attributes.is_volume() {
                 return ControlFlow::Continue(());

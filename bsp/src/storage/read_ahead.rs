@@ -17,7 +17,7 @@ use core::fmt;
 
 use embedded_sdmmc::{Block, BlockCount, BlockIdx};
 
-use super::layout::Layout;
+use super::layout::{BLOCK_U32, Layout};
 use crate::drivers::BlockDevice;
 use crate::drivers::sd_card::{BLOCK, CardError};
 
@@ -159,6 +159,12 @@ impl<'b, D: BlockDevice> ReadAhead<'b, D> {
         self.state.borrow_mut().failed.take()
     }
 
+    /// Forgets what was read: the next reader hears from the card itself.
+    pub fn forget(&self) {
+        let mut state = self.state.borrow_mut();
+        (state.table.blocks, state.data.blocks, state.expected) = (0, 0, None);
+    }
+
     /// While on, directory entries that `embedded-sdmmc` cannot take are hidden from it.
     pub fn check_names(&self, on: bool) {
         self.state.borrow_mut().names = on.then(NameCheck::default);
@@ -181,7 +187,7 @@ impl<'b, D: BlockDevice> ReadAhead<'b, D> {
     pub fn check_chain(&self, first: u32, size: Option<u32>) -> Result<Result<(), ChainFault>, CardError> {
         let mut state = self.state.borrow_mut();
         let clusters = state.layout.clusters;
-        let need = size.map_or(1, |size| size.div_ceil(state.layout.cluster * BLOCK as u32));
+        let need = size.map_or(1, |size| size.div_ceil(state.layout.cluster * BLOCK_U32));
         let mut link = if state.layout.contains(first) { Link::Next(first) } else { Link::Outside(first) };
         for have in 0..=clusters {
             let fault = match link {
@@ -253,13 +259,13 @@ impl<D: BlockDevice> State<'_, D> {
         if let Err(CardError::Read { sector, .. } | CardError::Unreadable { sector, .. }) = result
             && blocks > 1
         {
-            let good = sector.saturating_sub(first).clamp(1, blocks as u64 - 1);
-            blocks = good as usize; // below the value of `blocks` it had
+            let good = usize::try_from(sector.saturating_sub(first)).unwrap_or(1);
+            blocks = good.clamp(1, blocks - 1);
             result = self.data.load(&mut self.device, self.layout.start, block, blocks);
         }
         result?;
-        // `blocks` fits: it is at most the size of the volume.
-        self.expected = if run > blocks { Some(block + blocks as u32) } else { jump };
+        let after = u32::try_from(blocks).ok().and_then(|blocks| block.checked_add(blocks));
+        self.expected = if run > blocks { after } else { jump };
         Ok(())
     }
 
@@ -267,10 +273,11 @@ impl<D: BlockDevice> State<'_, D> {
     fn link(&mut self, cluster: u32) -> Result<Link, CardError> {
         let layout = self.layout;
         let wide = layout.root.is_some();
-        let offset = u64::from(cluster) * if wide { 4 } else { 2 };
-        let at = (offset % BLOCK as u64) as usize;
+        let width = if wide { 4 } else { 2 };
+        let in_block = BLOCK_U32 / width;
+        let at = (cluster % in_block * width) as usize;
         // `Layout` made sure that the table lists every cluster.
-        let entry = self.block(layout.table + (offset / BLOCK as u64) as u32)?;
+        let entry = self.block(layout.table + cluster / in_block)?;
         let value = if wide {
             u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]) & 0x0fff_ffff
         } else {
