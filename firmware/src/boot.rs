@@ -525,8 +525,9 @@ pub fn take_memory(
     let lent: [Option<Range<u64>>; 2] = [tree.clone(), initrd.clone()];
 
     let mut taken = Ranges::new();
-    for range in handoff.reserved.iter().cloned().chain([PAGE_ZERO]) {
-        let _ = taken.push(range);
+    // Devices are no RAM, whatever a damaged hand-over says.
+    for range in handoff.reserved.iter().chain([&PAGE_ZERO]).chain(board.peripherals) {
+        let _ = taken.push(range.clone());
     }
     for range in memory::free_ranges(&handoff.banks, &taken) {
         TABLES.map(range, Access::Data)?;
