@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records llama.cpp's logits and perplexity for a model, for tests/golden.rs.
+"""Records llama.cpp's logits and perplexity for a model, for tests/smollm2.rs.
 
     pip install llama-cpp-python==0.3.36 gguf==0.19.0 numpy
     python3 tools/oracle/record_logits.py MODEL.gguf tests/data/perplexity.txt tests/data
