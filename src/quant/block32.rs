@@ -237,7 +237,7 @@ macro_rules! tile {
             }
             for (out, total) in out.iter_mut().zip(totals) {
                 // SAFETY: `out` is four floats.
-                unsafe { vst1q_f32(out.as_mut_ptr(), total) };
+                unsafe { neon::store_floats(out.as_mut_ptr(), total) };
             }
         }
     };

@@ -66,9 +66,11 @@ fn dot_half_neon(half: &[u16], b: &[f32]) -> f32 {
     unsafe {
         let (mut low, mut high) = (vdupq_n_f32(0.0), vdupq_n_f32(0.0));
         for (a, b) in a_whole.iter().zip(b_whole) {
-            low = vaddq_f32(low, vmulq_f32(neon::load_half(a.as_ptr()), vld1q_f32(b.as_ptr())));
-            high =
-                vaddq_f32(high, vmulq_f32(neon::load_half(a.as_ptr().add(4)), vld1q_f32(b.as_ptr().add(4))));
+            low = vaddq_f32(low, vmulq_f32(neon::load_half(a.as_ptr()), neon::load_floats(b.as_ptr())));
+            high = vaddq_f32(
+                high,
+                vmulq_f32(neon::load_half(a.as_ptr().add(4)), neon::load_floats(b.as_ptr().add(4))),
+            );
         }
         vst1q_f32(lanes.as_mut_ptr(), low);
         vst1q_f32(lanes.as_mut_ptr().add(4), high);
@@ -107,7 +109,7 @@ fn add_scaled_half_neon(out: &mut [f32], half: &[u16], weight: f32) {
         // SAFETY: both chunks are four values long.
         unsafe {
             let product = vmulq_n_f32(neon::load_half(half.as_ptr()), weight);
-            vst1q_f32(out.as_mut_ptr(), vaddq_f32(vld1q_f32(out.as_ptr()), product));
+            neon::store_floats(out.as_mut_ptr(), vaddq_f32(neon::load_floats(out.as_ptr()), product));
         }
     }
     add_scaled_half_plain(out_rest, half_rest, weight);

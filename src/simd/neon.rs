@@ -36,6 +36,32 @@ pub unsafe fn load_pair(from: *const u8) -> (int8x16_t, int8x16_t) {
     (low, high)
 }
 
+/// Loads four floats from any alignment.
+///
+/// # Safety
+/// 16 bytes at `from` must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn load_floats(from: *const f32) -> float32x4_t {
+    let value: float32x4_t;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldr {0:q}, [{1}]", out(vreg) value, in(reg) from, options(pure, readonly, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Stores four floats at any alignment.
+///
+/// # Safety
+/// 16 bytes at `to` must be writable, in normal memory.
+#[inline(always)]
+pub unsafe fn store_floats(to: *mut f32, value: float32x4_t) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("str {0:q}, [{1}]", in(vreg) value, in(reg) to, options(nostack, preserves_flags));
+    }
+}
+
 /// Loads one binary16 from each of four places and widens them.
 ///
 /// # Safety
