@@ -22,10 +22,16 @@ const SECTOR: u64 = 512;
 /// Partitions start at 1 MiB, as every partitioning tool has it: the erase blocks of cards are aligned so.
 const PARTITION_START: u64 = (1 << 20) / SECTOR;
 
-/// EMBODIOS.CFG as `image` writes it: every key is explained in README.md.
+/// EMBODIOS.CFG as `image` writes it: nothing needs to be set, but these are what people ask for first.
 const CONFIG: &str = "\
-# EMBODIOS.CFG: read at every start. One `key = value` a line; `help` at the prompt lists the keys.
-# With one model on the card nothing is needed here.
+# EMBODIOS.CFG, read at every start: `key = value`, one a line; # begins a comment.
+# `set` at the prompt shows all keys and what they are.
+#
+#model = NAME.gguf           which model, where several are on the card
+#ctx = 4096                  tokens a conversation may hold
+#temperature = 0.8           0 always takes the likeliest token
+#seed = 1                    the same seed gives the same text
+#system = \"You are brief.\"   what the model is told before the conversation
 ";
 
 /// Build a bootable SD card image: FAT32 with config.txt, kernel8.img, EMBODIOS.CFG and models.

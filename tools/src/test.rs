@@ -10,6 +10,9 @@ use std::time::Instant;
 /// CPUs under which the NEON tests run: a Pi 4's, and a Pi 5's, which has the dot product instructions.
 const CPUS: [&str; 2] = ["cortex-a72", "cortex-a76"];
 
+/// This package in the profile it was built in: what it depends on need not be built twice.
+const THIS_TOOL: [&str; 4] = ["--package", "embodi", "--profile", "tool"];
+
 /// Run every test: host, NEON under emulation, the firmware in an emulated Pi 4, formatting and lints.
 ///
 /// Sets up what is missing first. The last line is `N passed, N failed`.
@@ -83,7 +86,7 @@ fn carry_out(part: Part, filter: Option<&str>) -> Result<Vec<Outcome>> {
         Part::Host => {
             // The firmware's tests need a board and are a part of their own.
             let all = ["--workspace", "--exclude", "embodi", "--lib", "--tests"];
-            let tool = ["--package", "embodi", "--lib"];
+            let tool = [&THIS_TOOL[..], &["--lib"]].concat();
             Ok(vec![
                 timed("host", || cargo_test(Toolchain::Current.cargo(), &all, filter, &[])),
                 timed("host, this tool", || cargo_test(Toolchain::Current.cargo(), &tool, filter, &[])),
@@ -116,7 +119,7 @@ fn carry_out(part: Part, filter: Option<&str>) -> Result<Vec<Outcome>> {
             Ok(CPUS.map(|cpu| timed(&format!("NEON, {cpu}"), || under(cpu))).into())
         }
         Part::Boot => {
-            let chosen = ["--package", "embodi", "--test", "boot"];
+            let chosen = [&THIS_TOOL[..], &["--test", "boot"]].concat();
             // Each test is a machine of four cores: two at a time keep two real ones busy.
             let threads = ["--test-threads", "2"];
             Ok(vec![timed("firmware, raspi4b", || {
