@@ -3,9 +3,11 @@
 //! A weight is `scale × quant + minimum`, so a block contributes
 //! `(Σ quant × x.quant) × (scale × x.scale)  +  minimum × x.sum` to its row's accumulator, in that order.
 
+use super::Format;
 use super::input::{BLOCK, Input, Inputs};
 use crate::pool::Band;
 use crate::simd::Level;
+use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
 use crate::simd::neon;
@@ -22,8 +24,12 @@ pub struct Unpacked {
     pub minimum: f32,
 }
 
-/// A format of such blocks.
+/// A format of such blocks: what differs between them. All of it makes a [`Format`].
 pub trait Block32 {
+    /// Number in the GGUF tensor directory.
+    const ID: u32;
+    /// As people write it.
+    const NAME: &'static str;
     /// Bytes in a block.
     const BYTES: usize;
     /// Whether there is a minimum.
@@ -44,6 +50,56 @@ pub trait Block32 {
     /// `BYTES` at each pointer must be readable.
     #[cfg(target_arch = "aarch64")]
     unsafe fn scales(blocks: [*const u8; 4]) -> (float32x4_t, float32x4_t);
+    /// [`Format::quantize`].
+    fn quantize(weights: &[f32], row: &mut Vec<u8>);
+}
+
+impl<F: Block32> Format for F {
+    const ID: u32 = <F as Block32>::ID;
+    const NAME: &'static str = <F as Block32>::NAME;
+    const LEN: usize = BLOCK;
+    const BYTES: usize = <F as Block32>::BYTES;
+
+    fn dequantize(row: &[u8], weights: &mut [f32]) {
+        for (block, out) in row.chunks_exact(F::BYTES).zip(weights.chunks_exact_mut(BLOCK)) {
+            let block = F::unpack(block);
+            for (out, quant) in out.iter_mut().zip(block.quants) {
+                *out = f32::from(quant) * block.scale;
+                if F::MINIMUM {
+                    *out += block.minimum;
+                }
+            }
+        }
+    }
+
+    fn dot(row: &[u8], input: Input<'_>) -> f32 {
+        let mut total = 0.0;
+        for (index, block) in row.chunks_exact(F::BYTES).enumerate() {
+            let block = F::unpack(block);
+            let sum = dot_block(&block.quants, &input.quants[index * BLOCK..][..BLOCK]);
+            total += sum as f32 * (block.scale * input.scales[index]);
+            if F::MINIMUM {
+                total += block.minimum * input.sums[index];
+            }
+        }
+        total
+    }
+
+    fn multiply(level: Level, rows: &[u8], inputs: &Inputs, out: &mut Band<'_>) {
+        match level {
+            Level::Plain => multiply_plain::<F>(rows, inputs, out),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon(_) => multiply_tiles::<F>(rows, inputs, out, &tiles_neon::<F>()),
+            #[cfg(target_arch = "aarch64")]
+            Level::Dotprod(_) => multiply_tiles::<F>(rows, inputs, out, &tiles_dotprod::<F>()),
+            #[cfg(not(target_arch = "aarch64"))]
+            _ => unreachable!("a level other than plain is only made on AArch64"),
+        }
+    }
+
+    fn quantize(weights: &[f32], row: &mut Vec<u8>) {
+        <F as Block32>::quantize(weights, row);
+    }
 }
 
 /// Reads a binary16.
@@ -51,49 +107,8 @@ pub fn half(bytes: &[u8]) -> f32 {
     half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
 }
 
-/// [`super::Format::dequantize`] of such a format.
-pub fn dequantize<F: Block32>(row: &[u8], weights: &mut [f32]) {
-    for (block, out) in row.chunks_exact(F::BYTES).zip(weights.chunks_exact_mut(BLOCK)) {
-        let block = F::unpack(block);
-        for (out, quant) in out.iter_mut().zip(block.quants) {
-            *out = if F::MINIMUM {
-                f32::from(quant) * block.scale + block.minimum
-            } else {
-                f32::from(quant) * block.scale
-            };
-        }
-    }
-}
-
 fn dot_block(weights: &[i8; BLOCK], input: &[i8]) -> i32 {
     weights.iter().zip(input).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum()
-}
-
-/// [`super::Format::dot`] of such a format: the definition.
-pub fn dot<F: Block32>(row: &[u8], input: Input<'_>) -> f32 {
-    let mut total = 0.0;
-    for (index, block) in row.chunks_exact(F::BYTES).enumerate() {
-        let block = F::unpack(block);
-        let sum = dot_block(&block.quants, &input.quants[index * BLOCK..][..BLOCK]);
-        total += sum as f32 * (block.scale * input.scales[index]);
-        if F::MINIMUM {
-            total += block.minimum * input.sums[index];
-        }
-    }
-    total
-}
-
-/// [`super::Format::multiply`] of such a format.
-pub fn multiply<F: Block32>(level: Level, rows: &[u8], inputs: &Inputs, out: &mut Band<'_>) {
-    match level {
-        Level::Plain => multiply_plain::<F>(rows, inputs, out),
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon(_) => multiply_tiles::<F>(rows, inputs, out, &tiles_neon::<F>()),
-        #[cfg(target_arch = "aarch64")]
-        Level::Dotprod(_) => multiply_tiles::<F>(rows, inputs, out, &tiles_dotprod::<F>()),
-        #[cfg(not(target_arch = "aarch64"))]
-        _ => unreachable!("a level other than plain is only made on AArch64"),
-    }
 }
 
 /// Inputs that a row is multiplied with before its next block is unpacked.
@@ -177,7 +192,7 @@ fn multiply_tiles<F: Block32>(rows: &[u8], inputs: &Inputs, out: &mut Band<'_>, 
     }
     for row in whole..out.rows() {
         for column in 0..inputs.count() {
-            out.column(column)[row] = dot::<F>(&rows[row * row_bytes..][..row_bytes], inputs.get(column));
+            out.column(column)[row] = F::dot(&rows[row * row_bytes..][..row_bytes], inputs.get(column));
         }
     }
 }

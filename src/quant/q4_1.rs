@@ -3,10 +3,7 @@
 //! Block, 20 bytes: scale and minimum (binary16), then 16 bytes whose low halves are weights 0–15 and whose high
 //! halves are weights 16–31. Source: ggml block layouts (`block_q4_1`).
 
-use super::block32::{self, Block32, Unpacked, half};
-use super::{Format, Input, Inputs};
-use crate::pool::Band;
-use crate::simd::Level;
+use super::block32::{Block32, Unpacked, half};
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
@@ -18,6 +15,8 @@ use core::arch::aarch64::*;
 pub struct Q4_1;
 
 impl Block32 for Q4_1 {
+    const ID: u32 = 3;
+    const NAME: &'static str = "Q4_1";
     const BYTES: usize = 20;
     const MINIMUM: bool = true;
     const NARROW: bool = true; // 4 × 15 × 127 = 7,620
@@ -47,23 +46,6 @@ impl Block32 for Q4_1 {
     unsafe fn scales(blocks: [*const u8; 4]) -> (float32x4_t, float32x4_t) {
         // SAFETY: the caller's promise.
         unsafe { (neon::gather_half(blocks), neon::gather_half(blocks.map(|block| block.add(2)))) }
-    }
-}
-
-impl Format for Q4_1 {
-    const ID: u32 = 3;
-    const NAME: &'static str = "Q4_1";
-    const LEN: usize = 32;
-    const BYTES: usize = <Self as Block32>::BYTES;
-
-    fn dequantize(row: &[u8], weights: &mut [f32]) {
-        block32::dequantize::<Self>(row, weights);
-    }
-    fn dot(row: &[u8], input: Input<'_>) -> f32 {
-        block32::dot::<Self>(row, input)
-    }
-    fn multiply(level: Level, rows: &[u8], inputs: &Inputs, out: &mut Band<'_>) {
-        block32::multiply::<Self>(level, rows, inputs, out);
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {

@@ -3,9 +3,6 @@
 //! Block, 34 bytes: scale (binary16), then 32 signed bytes. Source: ggml block layouts (`block_q8_0`).
 
 use super::block32::{self, Block32, Unpacked, half};
-use super::{Format, Input, Inputs};
-use crate::pool::Band;
-use crate::simd::Level;
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
@@ -17,6 +14,8 @@ use core::arch::aarch64::*;
 pub struct Q8_0;
 
 impl Block32 for Q8_0 {
+    const ID: u32 = 8;
+    const NAME: &'static str = "Q8_0";
     const BYTES: usize = 34;
     const MINIMUM: bool = false;
     const NARROW: bool = false; // 2 × 128 × 127 = 32,512 fits, 4 × does not
@@ -41,23 +40,6 @@ impl Block32 for Q8_0 {
     unsafe fn scales(blocks: [*const u8; 4]) -> (float32x4_t, float32x4_t) {
         // SAFETY: the caller's promise.
         unsafe { (neon::gather_half(blocks), vdupq_n_f32(0.0)) }
-    }
-}
-
-impl Format for Q8_0 {
-    const ID: u32 = 8;
-    const NAME: &'static str = "Q8_0";
-    const LEN: usize = 32;
-    const BYTES: usize = <Self as Block32>::BYTES;
-
-    fn dequantize(row: &[u8], weights: &mut [f32]) {
-        block32::dequantize::<Self>(row, weights);
-    }
-    fn dot(row: &[u8], input: Input<'_>) -> f32 {
-        block32::dot::<Self>(row, input)
-    }
-    fn multiply(level: Level, rows: &[u8], inputs: &Inputs, out: &mut Band<'_>) {
-        block32::multiply::<Self>(level, rows, inputs, out);
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {
