@@ -3,8 +3,8 @@
 //! # How to add a format
 //!
 //! Write `NAME.rs` with a type that implements [`Format`], and add its row to [`FORMATS`]. If its blocks hold
-//! 32 weights with a scale and perhaps a minimum, implement [`block32::Block32`] instead: `unpack` says what a
-//! block means, `load` and `scales` do the same with vectors, and the shared tile kernels do the rest.
+//! 32 weights with a scale and perhaps a minimum, implement [`block32::Block32`], which makes it a `Format`:
+//! `unpack` says what a block means, `load` and `scales` do the same with vectors, and the shared tiles do the rest.
 //! `tests/kernels.rs` walks the table: a row is tested by existing.
 //!
 //! # The contract
