@@ -91,7 +91,7 @@ fn answer(shell: &mut Shell, text: &str, as_turn: bool) {
     }
 }
 
-/// The line under an answer.
+/// The line under an answer: rates are tokens a second, so that it fits one row.
 struct Summary<'r>(&'r Report);
 
 impl fmt::Display for Summary<'_> {
@@ -99,17 +99,17 @@ impl fmt::Display for Summary<'_> {
         let report = self.0;
         write!(f, "[prefill {} tokens", report.prompt_tokens)?;
         if report.cached_tokens > 0 {
-            write!(f, " after {} kept", report.cached_tokens)?;
+            write!(f, " ({} kept)", report.cached_tokens)?;
         }
-        write!(f, ", {:.1} tokens/s; decode {} tokens", report.prefill_rate(), report.generated)?;
+        write!(f, " at {:.1}/s, decode {}", report.prefill_rate(), report.generated)?;
         if report.decoded > 0 {
             let (rate, bandwidth) = (report.decode_rate(), report.gigabytes_per_second());
-            write!(f, ", {rate:.1} tokens/s, {bandwidth:.2} GB/s")?;
+            write!(f, " at {rate:.1}/s, {bandwidth:.2} GB/s")?;
         }
         f.write_str(match report.reason {
             Stop::End => "]",
-            Stop::Limit => "; cut at the `limit`]",
-            Stop::Context => "; the context is full: `reset`]",
+            Stop::Limit => "; limit reached]",
+            Stop::Context => "; context full]",
             Stop::Interrupted => "; stopped]",
         })
     }
