@@ -2,12 +2,13 @@
 //!
 //! What the editor knows of the terminal is little on purpose, so that `screen`, `minicom`, `picocom`, `tio`
 //! and QEMU's stdio all serve: UTF-8, `\r\n`, backspace, and the sequences CSI K (erase to the end of the
-//! row) and CSI C (cursor right). It never asks the terminal anything, because a dumb one does not answer.
+//! row), CSI C (cursor right) and CSI m (looks). It never asks the terminal anything, because a dumb one does
+//! not answer; it tells it [`MODES`], which one that does not know them passes over.
 //!
 //! - Text typed or pasted at the end of a line is echoed and never redrawn.
 //! - Any other change is drawn once no more bytes are waiting, on one row of [`ROW`] columns, which every
 //!   terminal has. A line too long for that has been wrapped by the terminal at a column unknown to us:
-//!   it is drawn on a fresh row, as the part around the cursor.
+//!   it is drawn on a fresh row, as the part around the cursor, with marks where there is more of it.
 //! - CR, LF and CRLF each end one line. Inside a bracketed paste they are part of the line, shown as a space.
 
 use alloc::string::String;
@@ -27,6 +28,13 @@ const ROW: usize = 79;
 const HISTORY: usize = 32;
 /// Times [`Terminal::wait`] (10 ms) returns with nothing new before an escape character stands alone.
 const ESCAPE_WAITS: u32 = 8;
+/// As many until a paste whose end got lost is taken for over: else Enter would end no line any more.
+const PASTE_WAITS: u32 = 100;
+/// Wrap long rows (`minicom` does not by itself); put brackets around a paste, so that it is one message
+/// however many lines it has. Told again whenever somebody may just have opened a terminal.
+const MODES: &[u8] = b"\x1b[?7h\x1b[?2004h";
+/// Takes the brackets back, for whatever uses the terminal next.
+const NO_MODES: &[u8] = b"\x1b[?2004l";
 
 /// What [`Console::read_line`] ends with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +56,16 @@ impl<'t> Console<'t> {
     /// A console on this terminal.
     pub fn new(terminal: &'t mut dyn Terminal) -> Self {
         Self { terminal, editor: Editor::default(), column_zero: true }
+    }
+
+    /// Tells the terminal how it is used.
+    pub fn open(&mut self) {
+        self.terminal.write(MODES);
+    }
+
+    /// Leaves the terminal as it was found.
+    pub fn close(&mut self) {
+        self.terminal.write(NO_MODES);
     }
 
     /// Prints and ends the line.
@@ -109,6 +127,9 @@ impl<'t> Console<'t> {
                 waits += 1;
                 if waits == ESCAPE_WAITS {
                     self.editor.decoder.forget_escape();
+                }
+                if waits == PASTE_WAITS {
+                    self.editor.pasting = false;
                 }
                 continue;
             };
@@ -218,6 +239,7 @@ impl Editor {
             Key::Up => self.recall(self.recalled + 1),
             Key::Down => self.recall(self.recalled.saturating_sub(1)),
             Key::Redraw => {
+                terminal.write(MODES);
                 terminal.write(b"\x1b[H\x1b[2J");
                 terminal.write(self.prompt.as_bytes());
                 (self.shown, self.stale) = (Shown::Row, true);
@@ -231,6 +253,9 @@ impl Editor {
             return Some(Line::Text(String::new())); // the sentence is already there
         }
         self.draw(terminal);
+        if self.line.is_empty() {
+            terminal.write(MODES); // who opens a terminal on a running board presses Enter first
+        }
         terminal.write(b"\r\n");
         let line = core::mem::take(&mut self.line);
         if !line.trim().is_empty() && self.history.back() != Some(&line) {
@@ -371,11 +396,13 @@ impl Editor {
             if self.columns <= width { 0 } else { (cursor / (width / 2)).saturating_sub(1) * (width / 2) };
         self.shown = if self.columns <= width { Shown::Row } else { Shown::Window };
 
+        let (more_before, more_after) = (first > 0, self.columns > first + width);
+        let (from, to) = (first + usize::from(more_before), first + width - usize::from(more_after));
         let mut part = String::new();
-        let (mut column, mut before_cursor, mut at) = (0, 0, 0);
+        let (mut column, mut before_cursor, mut at) = (0, usize::from(more_before), 0);
         for c in self.line.chars() {
             let end = column + columns(c);
-            if column >= first && end <= first + width {
+            if column >= from && end <= to {
                 part.push(visible(c));
                 if at < self.cursor {
                     before_cursor += columns(c);
@@ -385,7 +412,10 @@ impl Editor {
         }
         let mut out = String::new();
         right(&mut out, self.margin);
+        let mark = |there: bool, mark| if there { mark } else { "" };
+        out.push_str(mark(more_before, "\x1b[7m<\x1b[0m"));
         out.push_str(&part);
+        out.push_str(mark(more_after, "\x1b[7m>\x1b[0m"));
         out.push_str("\x1b[K");
         right(&mut out, self.margin + before_cursor);
         terminal.write(out.as_bytes());
@@ -889,13 +919,55 @@ mod tests {
                         at <= column
                     });
                     let left: String = left.skip(2).collect();
-                    assert!(before.ends_with(&left), "{before:?} does not end with {left:?}");
+                    match left.strip_prefix('<') {
+                        Some(left) => {
+                            assert!(before.ends_with(left), "{before:?} does not end with {left:?}");
+                        }
+                        None => assert_eq!(left, before),
+                    }
                     assert!(column < 80);
                 }
                 Shown::Wrapped => {}
             }
         }
         assert!(rows > 50 && windows > 50, "{rows} {windows}");
+    }
+
+    #[test]
+    fn a_window_has_marks_where_there_is_more_of_the_line() {
+        let terminal = ScriptedTerminal::new("");
+        let line: String = (100..160).map(|n| n.to_string()).collect();
+        for (keys, window) in [
+            ("\x01", format!("  {}>", &line[..76])),
+            ("\x06".repeat(90).as_str(), format!("  <{}>", &line[39..114])),
+            ("\x05", format!("  <{}", &line[115..])),
+        ] {
+            terminal.types(&line);
+            terminal.pauses(1);
+            terminal.types("\x01");
+            terminal.pauses(1);
+            terminal.types(keys);
+            terminal.pauses(1);
+            terminal.types("\r");
+            assert_eq!(play(&terminal), [line.as_str()]);
+            let screen = terminal.screen(80);
+            assert_eq!(screen[screen.len() - 2], window);
+        }
+    }
+
+    #[test]
+    fn a_paste_whose_end_is_lost_ends_by_itself() {
+        let terminal = ScriptedTerminal::new("\x1b[200~one\rtwo");
+        terminal.pauses(PASTE_WAITS as usize);
+        terminal.types("\r");
+        assert_eq!(play(&terminal), ["one\ntwo"]);
+    }
+
+    #[test]
+    fn a_terminal_opened_late_is_told_its_modes_at_the_first_enter() {
+        let terminal = ScriptedTerminal::new("\rhi\r");
+        assert_eq!(play(&terminal), ["", "hi"]);
+        assert_eq!(terminal.text(), "> \x1b[?7h\x1b[?2004h\r\n> hi\r\n");
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn screen(text: &str, width: usize) -> (Vec<String>, (usize, usize)) {
                 let mut number = String::new();
                 let last = loop {
                     match chars.next().expect("a whole sequence") {
-                        digit @ ('0'..='9' | ';') => number.push(digit),
+                        digit @ ('0'..='9' | ';' | '?') => number.push(digit),
                         last => break last,
                     }
                 };
@@ -110,6 +110,7 @@ fn screen(text: &str, width: usize) -> (Vec<String>, (usize, usize)) {
                     'H' if number.is_empty() => (row, column) = (0, 0),
                     'J' if number == "2" => rows = vec![Vec::new()],
                     'm' => {}
+                    'h' | 'l' if number.starts_with('?') => {}
                     other => panic!("CSI {number}{other} is beyond a simple terminal"),
                 }
             }

@@ -15,7 +15,7 @@ mod settings;
 mod tests;
 
 use alloc::string::String;
-use core::fmt;
+use core::{fmt, iter};
 
 use embodios::{Conversation, Level, Report, Runtime};
 
@@ -137,6 +137,7 @@ pub fn run(terminal: &mut dyn Terminal, platform: &mut dyn Platform) {
         last: None,
         leaving: false,
     };
+    shell.console.open();
     shell.banner();
     if level.is_none() {
         shell.console.line("The boot arguments ask for a level that this CPU does not have.");
@@ -280,10 +281,11 @@ fn help(shell: &mut Shell, _: &str) {
         (Group::Board, "the board"),
         (Group::Diagnostics, "diagnostics"),
     ] {
-        shell.say(format_args!("{title}"));
-        for command in COMMANDS.iter().filter(|command| command.group == group) {
+        // The title beside the first of its commands: the list fits a terminal of 24 rows.
+        let commands = COMMANDS.iter().filter(|command| command.group == group);
+        for (title, command) in iter::once(title).chain(iter::repeat("")).zip(commands) {
             let usage = alloc::format!("{} {}", command.name, command.takes);
-            shell.say(format_args!("  {usage:18} {}", command.help));
+            shell.say(format_args!("{title:12}{usage:17}{}", command.help));
         }
     }
     shell.say("A line beginning with / is always a command. A command that takes nothing must");

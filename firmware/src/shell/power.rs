@@ -12,6 +12,7 @@ pub fn reboot(shell: &mut Shell, _: &str) {
 /// `off`.
 pub fn off(shell: &mut Shell, _: &str) {
     shell.say("Good bye.");
+    shell.console.close();
     shell.leaving = true;
     shell.platform.exit(0);
     shell.platform.power_off();
