@@ -250,6 +250,7 @@ pub fn translation_control() -> u64 {
 pub fn clean_and_invalidate<T>(bytes: &[T]) {
     let range = bytes.as_ptr_range();
     let (start, end) = (range.start as usize, range.end as usize);
+    super::publish(); // not before the device was seen to be done
     #[cfg(target_os = "none")]
     for line in (start & !(LINE - 1)..end).step_by(LINE) {
         // SAFETY: nothing is lost: a dirty line is written back before it is dropped.

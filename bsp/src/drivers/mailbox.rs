@@ -3,14 +3,15 @@
 //! A request is one buffer: total size, a code, tags, a zero. Each tag is its number, the room for its answer,
 //! a word that says how long the answer was (with bit 31 set if there was one), and its values. VideoCore
 //! answers in place. It does not see our caches: the buffer lies alone on its cache lines, is cleaned before it
-//! looks and dropped before we do. It has not answered a tag unless *that tag's* word says so: the code for the
+//! looks and dropped before we do. There is one buffer for good, and it is not touched while an answer is owed:
+//! VideoCore may write there long after we gave up waiting. It has not answered a tag unless *that tag's* word says so: the code for the
 //! whole buffer reads "success" even when no tag was known.
 //!
 //! Sources: Raspberry Pi firmware wiki, "Mailbox property interface"; BCM2711 ARM Peripherals for the registers;
 //! VideoCore sees RAM below 1 GiB at 0xc0000000.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::time::Duration;
 
 use tock_registers::interfaces::{Readable, Writeable};
@@ -37,7 +38,6 @@ const EMPTY: u32 = 1 << 30;
 const FULL: u32 = 1 << 31;
 /// The property channel, in the low four bits of a message.
 const CHANNEL: u32 = 8;
-const CHANNEL_BITS: u32 = 0xf;
 const SUCCESS: u32 = 0x8000_0000;
 const ANSWERED: u32 = 1 << 31;
 /// How long VideoCore may take. Ordinary answers take well under a millisecond; some power tags tens.
@@ -53,19 +53,34 @@ const HEAD: usize = 5;
 pub struct Buffer([AtomicU32; WORDS]);
 
 impl Buffer {
-    /// A request with one tag. `room` is the larger of what is sent and what comes back, in words.
-    fn new(tag: u32, values: &[u32], room: usize) -> Self {
-        let buffer = Self([const { AtomicU32::new(0) }; WORDS]);
+    /// Writes a request with one tag. `room` is the larger of what is sent and what comes back, in words.
+    fn fill(&self, tag: u32, values: &[u32], room: usize) {
         let head = [((HEAD + room + 1) * 4) as u32, 0, tag, (room * 4) as u32, 0];
-        for (word, &value) in buffer.0.iter().zip(head.iter().chain(values)) {
+        let words = head.into_iter().chain(values.iter().copied()).chain(core::iter::repeat(0));
+        for (word, value) in self.0.iter().zip(words) {
             word.store(value, Ordering::Relaxed);
         }
-        buffer
     }
     fn get(&self, index: usize) -> u32 {
         self.0[index].load(Ordering::Relaxed)
     }
 }
+
+/// The buffer, and whether VideoCore may still write to it. One core asks at a time: core 0.
+#[repr(C)]
+pub struct Desk {
+    buffer: Buffer,
+    owed: AtomicBool,
+}
+
+impl Desk {
+    const fn new() -> Self {
+        Self { buffer: Buffer([const { AtomicU32::new(0) }; WORDS]), owed: AtomicBool::new(false) }
+    }
+}
+
+/// The board's.
+static DESK: Desk = Desk::new();
 
 /// Why VideoCore gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +120,8 @@ pub trait Port {
     fn post(&self, message: u32);
     /// Takes a message, if there is one.
     fn receive(&self) -> Option<u32>;
+    /// The buffer to ask with.
+    fn desk(&self) -> &Desk;
     /// Writes the buffer's lines to memory and drops them.
     fn hand_over(&self, buffer: &Buffer);
     /// The buffer's address as VideoCore counts.
@@ -120,6 +137,9 @@ impl Port for &Registers {
     }
     fn receive(&self) -> Option<u32> {
         (self.status_read.get() & EMPTY == 0).then(|| self.read.get())
+    }
+    fn desk(&self) -> &Desk {
+        &DESK
     }
     fn hand_over(&self, buffer: &Buffer) {
         mmu::clean_and_invalidate(&buffer.0);
@@ -171,25 +191,31 @@ impl<P: Port> Mailbox<P> {
     pub fn ask<const N: usize>(&self, tag: u32, values: &[u32]) -> Result<[u32; N], MailboxError> {
         let room = values.len().max(N);
         debug_assert!(HEAD + room < WORDS, "every tag used here fits");
-        let buffer = Buffer::new(tag, values, room);
-        let message = self.port.address(&buffer).ok_or(MailboxError::OutOfReach)? | CHANNEL;
+        let Desk { buffer, owed } = self.port.desk();
+        let message = self.port.address(buffer).ok_or(MailboxError::OutOfReach)? | CHANNEL;
+        // Messages of other channels, or left over from others, are nobody's any more.
+        let answered = || timer::wait_until(ANSWER_LIMIT, || self.port.receive() == Some(message));
 
+        if owed.load(Ordering::Relaxed) {
+            if !answered() {
+                return Err(MailboxError::Silent);
+            }
+            owed.store(false, Ordering::Relaxed);
+        }
         // A message left over from someone who gave up must not be taken for the answer.
         timer::wait_until(Duration::from_millis(1), || self.port.receive().is_none());
         if !timer::wait_until(ANSWER_LIMIT, || self.port.ready()) {
             return Err(MailboxError::Silent);
         }
-        self.port.hand_over(&buffer);
+        buffer.fill(tag, values, room);
+        self.port.hand_over(buffer);
+        owed.store(true, Ordering::Relaxed);
         self.port.post(message);
-        let ours = || {
-            self.port.receive().is_some_and(|got| {
-                got & CHANNEL_BITS == CHANNEL && got & !CHANNEL_BITS == message & !CHANNEL_BITS
-            })
-        };
-        if !timer::wait_until(ANSWER_LIMIT, ours) {
+        if !answered() {
             return Err(MailboxError::Silent);
         }
-        self.port.hand_over(&buffer);
+        owed.store(false, Ordering::Relaxed);
+        self.port.hand_over(buffer);
 
         if buffer.get(1) != SUCCESS {
             return Err(MailboxError::Refused { code: buffer.get(1) });
@@ -253,9 +279,10 @@ impl<P: Port> Mailbox<P> {
         self.ask(0x0003_0046, &[0]).map(|[bits]| bits)
     }
 
-    /// Sets a pin of the GPIO expander.
+    /// Sets a pin of the GPIO expander. Firmware releases differ in how long their answer is: that there is one
+    /// counts.
     pub fn set_expander(&self, pin: ExpanderPin, high: bool) -> Result<(), MailboxError> {
-        self.ask::<2>(0x0003_8041, &[pin as u32, u32::from(high)]).map(|_| ())
+        self.ask::<0>(0x0003_8041, &[pin as u32, u32::from(high)]).map(|_| ())
     }
 
     /// Switches a device's power and waits for it: device 0 is the SD card. Returns whether it is on and exists.
@@ -283,9 +310,13 @@ mod tests {
         reply: fn(tag: u32, values: &mut [u32]) -> Option<usize>,
         code: u32,
         deaf: bool,
+        /// Looks until an answer comes.
+        late: Cell<u32>,
+        desk: Desk,
     }
 
     const AT: u32 = 0xc012_3440;
+    const CHANNEL_BITS: u32 = 0xf;
 
     fn videocore(reply: fn(u32, &mut [u32]) -> Option<usize>) -> VideoCore {
         VideoCore {
@@ -297,6 +328,8 @@ mod tests {
             reply,
             code: SUCCESS,
             deaf: false,
+            late: Cell::new(0),
+            desk: Desk::new(),
         }
     }
 
@@ -327,14 +360,23 @@ mod tests {
             self.answer.set(Some(message));
         }
         fn receive(&self) -> Option<u32> {
+            if self.late.get() > 0 {
+                self.late.set(self.late.get() - 1);
+                return None;
+            }
             self.stale.take().or_else(|| self.answer.take())
         }
+        fn desk(&self) -> &Desk {
+            &self.desk
+        }
         fn hand_over(&self, buffer: &Buffer) {
+            assert!(self.answer.get().is_none(), "the buffer is VideoCore's until its answer was taken");
             let mut memory = self.memory.borrow_mut();
             if self.written.get() {
                 for (word, &value) in buffer.0.iter().zip(memory.iter()) {
                     word.store(value, Ordering::Relaxed);
                 }
+                self.written.set(false);
             } else {
                 *memory = buffer.0.iter().map(|word| word.load(Ordering::Relaxed)).collect();
             }
@@ -389,6 +431,39 @@ mod tests {
         });
         core.stale.set(Some(0x1230_0000 | CHANNEL));
         assert_eq!(Mailbox::new(&core).revision(), Ok(0xb0_3115));
+    }
+
+    #[test]
+    fn an_answer_that_comes_too_late_is_not_taken_for_the_next_one() {
+        let core = videocore(|tag, values| {
+            values[0] = tag;
+            Some(4)
+        });
+        core.late.set(600_000);
+        assert_eq!(Mailbox::new(&core).revision(), Err(MailboxError::Silent));
+        core.written.set(false); // what it wrote meanwhile is nobody's
+        assert_eq!(Mailbox::new(&core).throttled(), Ok(0x0003_0046));
+        core.late.set(2_000_000);
+        assert_eq!(Mailbox::new(&core).revision(), Err(MailboxError::Silent));
+        assert_eq!(
+            Mailbox::new(&core).revision(),
+            Err(MailboxError::Silent),
+            "nothing new is asked while owed"
+        );
+    }
+
+    #[test]
+    fn the_expanders_answer_may_have_any_length() {
+        for length in [0, 4, 8] {
+            let core = match length {
+                0 => videocore(|_, _| Some(0)),
+                4 => videocore(|_, _| Some(4)),
+                _ => videocore(|_, _| Some(8)),
+            };
+            assert_eq!(Mailbox::new(&core).set_expander(ExpanderPin::SdPower, true), Ok(()));
+        }
+        let core = videocore(|_, _| None);
+        assert!(Mailbox::new(&core).set_expander(ExpanderPin::SdPower, true).is_err());
     }
 
     #[test]
