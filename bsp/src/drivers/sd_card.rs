@@ -378,7 +378,7 @@ const READ_BACK: usize = 2; // blocks in the controller's buffer: EMMC2 has 1 Ki
 impl<H: Host> SdCard<H> {
     /// Powers the socket up and gets the card in it ready: SD 4.2 and 4.3, figure 4-2.
     ///
-    /// Every step has its deadline; where there is no card, all attempts together take about 60 ms.
+    /// Every step has its deadline; where there is no card, all attempts together take about 160 ms.
     ///
     /// # Errors
     /// [`CardError::NoCard`] when nothing answers; else what the last of three attempts met.

@@ -293,7 +293,7 @@ const BUSY: u64 = 500_000; // as LINES_FREE
 const BLOCK: u64 = 500_000; // a card has 100 ms to the first byte (SD 4.6.2.1); poor ones take more
 const SETTLE_SIGNAL: u64 = 5_000; // regulator of the signal level (BCM2711 device tree)
 const SUPPLY_OFF: u64 = 10_000; // the supply must fall below 0.5 V for 1 ms (SD 6.4.1.2)
-const SUPPLY_ON: u64 = 2_000; // 1 ms of stable supply before clocks (SD 6.4.1.1)
+const SUPPLY_ON: u64 = 36_000; // it may take 35 ms to rise, and 1 ms of it must be stable (SD 6.4.1)
 const FIRST_CLOCKS: u64 = 2_000; // 74 clocks before CMD0 (SD 6.4.1.1): 370 µs at 200 kHz
 
 /// Everything that can go wrong, for the two enables; card insertion and removal left out since
@@ -547,10 +547,10 @@ impl<B: Bus> Host for Sdhci<B> {
             return Err(HostError::TooOld { version });
         }
         self.write(Register::Control, 0);
-        if power.supply(false).is_ok() {
-            self.pause(SUPPLY_OFF);
-            let _ = power.supply(true); // one that could be cut can be given again
-        }
+        // Whatever the firmware says it did: a card that is off and taken for on would never answer.
+        let _ = power.supply(false);
+        self.pause(SUPPLY_OFF);
+        let _ = power.supply(true);
         self.write(Register::Control, (Control::BUS_POWER::SET + Control::VOLTAGE::V33).value);
         self.pause(SUPPLY_ON);
         self.write(Register::Control2, 0);
