@@ -22,6 +22,7 @@ register_structs! {
         (0x200 => _reserved1),
         (0x280 => withdraw: [ReadWrite<u32>; 32]), // a one makes it no longer pending
         (0x300 => _reserved2),
+        (0x380 => deactivate: [ReadWrite<u32>; 32]), // a one ends what someone took and never ended
         (0x400 => priority: [ReadWrite<u32>; 255]), // a byte an interrupt
         (0x7fc => _reserved3),
         (0x800 => targets: [ReadWrite<u32>; 255]), // a byte an interrupt, a bit a core
@@ -46,6 +47,8 @@ register_structs! {
 
 /// The software interrupt that wakes a core.
 pub const WAKE: u32 = 0;
+/// CTLR bits 8:5: interrupts that go round the controller are cut off.
+const NO_BYPASS: u32 = 0x1e0;
 /// Numbers from here on mean: nothing pending.
 const NONE: u32 = 1020;
 /// Middle of the priorities: below the mask, nothing pre-empts anything.
@@ -83,6 +86,7 @@ impl Gic {
         for word in 1..words {
             d.disable[word].set(u32::MAX);
             d.withdraw[word].set(u32::MAX);
+            d.deactivate[word].set(u32::MAX);
         }
         for word in 8..(words * 8).min(255) {
             d.priority[word].set(PRIORITY);
@@ -98,13 +102,15 @@ impl Gic {
         let d = self.distributor;
         d.disable[0].set(0xffff_0000);
         d.withdraw[0].set(0xffff_0000);
+        d.deactivate[0].set(u32::MAX);
         for word in 0..8 {
             d.priority[word].set(PRIORITY);
         }
         d.enable[0].set(0x0000_ffff);
         self.interface.priority_mask.set(0xff);
         self.interface.binary_point.set(7); // no pre-emption
-        self.interface.control.set(1);
+        // The stub has cut the lines that go round the controller: that stays.
+        self.interface.control.set(self.interface.control.get() & NO_BYPASS | 1);
     }
 
     /// Lets an interrupt through; a shared one goes to the calling core.
@@ -173,10 +179,11 @@ mod tests {
     #[test]
     fn starting_it_opens_both_gates() {
         let gic = Gic::new(in_memory(), in_memory());
+        gic.interface.control.set(0x1e7);
         gic.start();
         gic.start_core();
         assert_eq!(gic.distributor.control.get(), 1);
-        assert_eq!(gic.interface.control.get(), 1);
+        assert_eq!(gic.interface.control.get(), 0x1e1);
         assert_eq!(gic.interface.priority_mask.get(), 0xff);
     }
 
