@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite};
-use tock_registers::{register_bitfields, register_structs};
+use tock_registers::{LocalRegisterCopy, register_bitfields, register_structs};
 
 use super::{Serial, WRITE_LIMIT};
 use crate::cpu::timer;
@@ -72,17 +72,24 @@ impl Registers {
     }
 }
 
-impl Serial for Registers {
-    fn read(&self) -> Option<u8> {
+impl Registers {
+    /// Looks at the line status. Each look clears the overrun bit, so each must count it.
+    fn look(&self) -> LocalRegisterCopy<u32, Status::Register> {
         let status = self.status.extract();
         if status.is_set(Status::OVERRUN) {
             super::LOST.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         }
-        status.is_set(Status::DATA_READY).then(|| (self.data.get() & 0xff) as u8)
+        status
+    }
+}
+
+impl Serial for Registers {
+    fn read(&self) -> Option<u8> {
+        self.look().is_set(Status::DATA_READY).then(|| (self.data.get() & 0xff) as u8)
     }
 
     fn write(&self, byte: u8) -> bool {
-        let room = timer::wait_until(WRITE_LIMIT, || self.status.is_set(Status::TRANSMIT_ROOM));
+        let room = timer::wait_until(WRITE_LIMIT, || self.look().is_set(Status::TRANSMIT_ROOM));
         if room {
             self.data.set(u32::from(byte));
         }
@@ -90,7 +97,7 @@ impl Serial for Registers {
     }
 
     fn flush(&self) {
-        timer::wait_until(Duration::from_millis(20), || self.status.is_set(Status::TRANSMIT_IDLE));
+        timer::wait_until(Duration::from_millis(20), || self.look().is_set(Status::TRANSMIT_IDLE));
     }
 
     fn notify(&self, on: bool) {
