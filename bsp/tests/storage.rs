@@ -113,23 +113,26 @@ impl BlockDevice for Card<'_> {
 }
 
 /// Windows of that many blocks, for as long as the test runs.
-fn windows(table: usize, data: usize) -> Buffers<'static> {
+fn windows(table: usize, data: usize) -> Buffers<&'static mut [u8]> {
     let leak = |blocks: usize| vec![0xee; blocks * BLOCK].leak();
     Buffers { table: leak(table), data: leak(data) }
 }
 
-fn mount(disk: &[u8]) -> Result<Volume<'static, RamDisk<'_>>, StorageError> {
+fn mount(disk: &[u8]) -> Result<Volume<&'static mut [u8], RamDisk<'_>>, StorageError> {
     Volume::mount(RamDisk(disk), windows(64, 256))
 }
 
-fn read_all<D: BlockDevice>(volume: &Volume<'_, D>, name: &str) -> Result<Vec<u8>, StorageError> {
+fn read_all<D: BlockDevice>(
+    volume: &Volume<&'static mut [u8], D>,
+    name: &str,
+) -> Result<Vec<u8>, StorageError> {
     let file = volume.open(name)?;
     let mut bytes = vec![0; file.size() as usize];
     volume.read_at(&file, 0, &mut bytes)?;
     Ok(bytes)
 }
 
-fn listing<D: BlockDevice>(volume: &Volume<'_, D>) -> Vec<(String, u64)> {
+fn listing<D: BlockDevice>(volume: &Volume<&'static mut [u8], D>) -> Vec<(String, u64)> {
     let mut files = Vec::new();
     volume.for_each(&mut |entry| files.push((entry.name.to_string(), entry.size))).unwrap();
     files
@@ -631,7 +634,7 @@ fn no_damage_to_the_metadata_makes_it_panic_or_hang() {
                 disk[at] = value;
             }
             let (mut table, mut data) = (vec![0; 4 * BLOCK], vec![0; 16 * BLOCK]);
-            let buffers = Buffers { table: &mut table, data: &mut data };
+            let buffers = Buffers { table: &mut table[..], data: &mut data[..] };
             if let Ok(volume) = Volume::mount(RamDisk(&disk), buffers) {
                 mounted += 1;
                 let mut names = Vec::new();

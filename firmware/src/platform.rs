@@ -271,7 +271,15 @@ impl CardPower for Socket<'_> {
     }
 }
 
-type Card = Volume<'static, SdCard<Sdhci<Mmio>>>;
+type Card = Volume<Box<[u8]>, SdCard<Sdhci<Mmio>>>;
+
+/// Memory for read-ahead, given back with the volume.
+fn window(bytes: usize) -> Option<Box<[u8]>> {
+    let mut window = Vec::new();
+    window.try_reserve_exact(bytes).ok()?;
+    window.resize(bytes, 0);
+    Some(window.into_boxed_slice())
+}
 
 /// A file on the card as the engine's source.
 struct CardFile {
@@ -322,16 +330,17 @@ impl Machine {
     }
 
     /// Identifies the card and its volume.
-    fn mount(&self) -> Result<Card, StorageError> {
+    fn mount(&self) -> Result<Card, String> {
+        let (Some(table), Some(data)) = (window(TABLE_BUFFER), window(DATA_BUFFER)) else {
+            return Err(String::from("there is no memory left to read the card with"));
+        };
         let mailbox = self.mailbox();
         let base = mailbox.clock(Clock::Emmc2).or_else(|_| mailbox.max_clock(Clock::Emmc2));
         let host =
             Sdhci::new(Mmio::new(self.devices.sd_host, timer::now_micros), base.ok().filter(|&hz| hz > 0));
-        let mut card = SdCard::identify(host, &mut Socket(mailbox))?;
-        // Tried out first with buffers that come back: a card without a volume is asked again and again.
-        let (mut table, mut data) = (vec![0; TABLE_BUFFER], vec![0; DATA_BUFFER]);
-        drop(Volume::mount(&mut card, Buffers { table: &mut table, data: &mut data })?);
-        Volume::mount(card, Buffers { table: table.leak(), data: data.leak() })
+        let card = SdCard::identify(host, &mut Socket(mailbox)).map_err(StorageError::Card);
+        let volume = card.and_then(|card| Volume::mount(card, Buffers { table, data }));
+        volume.map_err(|error| error.to_string())
     }
 
     /// Does something with the card's volume; finds the card first if there was none or it was taken out.
@@ -342,7 +351,7 @@ impl Machine {
                 done => return done.map_err(|error| error.to_string()),
             }
         }
-        let card = Rc::new(self.mount().map_err(|error| error.to_string())?);
+        let card = Rc::new(self.mount()?);
         let done = act(&card).map_err(|error| error.to_string());
         self.card = Some(card);
         done

@@ -16,7 +16,7 @@ mod read_ahead;
 
 use core::cell::Cell;
 use core::fmt;
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, DerefMut};
 
 use embedded_sdmmc::{
     BlockIdx, DirEntry, LfnBuffer, Mode, RawDirectory, RawFile, ShortFileName, TimeSource, Timestamp,
@@ -131,13 +131,13 @@ impl From<CardError> for StorageError {
     }
 }
 
-/// Memory for read-ahead; parts of 512 bytes beyond whole blocks stay unused.
-pub struct Buffers<'b> {
+/// Memory for read-ahead, lent or given; what is beyond whole blocks of 512 bytes stays unused.
+pub struct Buffers<B> {
     /// For the allocation tables: 32 KiB hold the chain of a 32 MiB file in 4 KiB clusters.
-    pub table: &'b mut [u8],
+    pub table: B,
     /// For file data: the longest transfer. From 64 KiB on; a megabyte leaves the overhead of a
     /// command (some 100 µs) below a hundredth at 25 MB/s.
-    pub data: &'b mut [u8],
+    pub data: B,
 }
 
 /// What the directory says about a file.
@@ -182,8 +182,12 @@ const LONGEST_NAME: usize = 780;
 ///
 /// One file at a time is kept open inside, so reading on where the last read ended costs no walk through
 /// the allocation table; going backwards, or to another file, starts its chain anew.
-pub struct Volume<'b, D: BlockDevice> {
-    manager: VolumeManager<ReadAhead<'b, D>, NoTime, 1, 1, 1>,
+pub struct Volume<B, D>
+where
+    B: DerefMut<Target = [u8]>,
+    D: BlockDevice,
+{
+    manager: VolumeManager<ReadAhead<B, D>, NoTime, 1, 1, 1>,
     root: RawDirectory,
     open: Cell<Option<(RawFile, File)>>,
     /// The file system is borrowed by a walk through the directory.
@@ -192,12 +196,12 @@ pub struct Volume<'b, D: BlockDevice> {
     blocks: u64,
 }
 
-impl<'b, D: BlockDevice> Volume<'b, D> {
+impl<B: DerefMut<Target = [u8]>, D: BlockDevice> Volume<B, D> {
     /// Finds the volume and checks its boot sector and root directory.
     ///
     /// # Errors
     /// What the card's first sectors are instead, or what is wrong with them.
-    pub fn mount(mut device: D, buffers: Buffers<'b>) -> Result<Self, StorageError> {
+    pub fn mount(mut device: D, buffers: Buffers<B>) -> Result<Self, StorageError> {
         for bytes in [buffers.table.len(), buffers.data.len()] {
             if bytes < BLOCK {
                 return Err(StorageError::BufferTooSmall { bytes });
@@ -237,7 +241,7 @@ impl<'b, D: BlockDevice> Volume<'b, D> {
     }
 
     /// Names of the files, for a message: `a.gguf, b.txt and 3 more`.
-    pub fn names(&self) -> Names<'_, 'b, D> {
+    pub fn names(&self) -> Names<'_, B, D> {
         Names(self)
     }
 
@@ -347,16 +351,16 @@ impl<'b, D: BlockDevice> Volume<'b, D> {
     }
 }
 
-impl<D: BlockDevice> fmt::Debug for Volume<'_, D> {
+impl<B: DerefMut<Target = [u8]>, D: BlockDevice> fmt::Debug for Volume<B, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Volume").field("card_blocks", &self.blocks).finish_non_exhaustive()
     }
 }
 
 /// See [`Volume::names`].
-pub struct Names<'v, 'b, D: BlockDevice>(&'v Volume<'b, D>);
+pub struct Names<'v, B: DerefMut<Target = [u8]>, D: BlockDevice>(&'v Volume<B, D>);
 
-impl<D: BlockDevice> fmt::Display for Names<'_, '_, D> {
+impl<B: DerefMut<Target = [u8]>, D: BlockDevice> fmt::Display for Names<'_, B, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
         let (mut count, mut written) = (0, Ok(()));
@@ -387,8 +391,8 @@ fn same(a: &str, b: &str) -> bool {
 
 /// Turns the file system's error into ours. An error of the card goes first even where the file system
 /// swallowed it: it takes a table it cannot read for the end of a directory.
-fn explain<D: BlockDevice, T>(
-    manager: &VolumeManager<ReadAhead<'_, D>, NoTime, 1, 1, 1>,
+fn explain<B: DerefMut<Target = [u8]>, D: BlockDevice, T>(
+    manager: &VolumeManager<ReadAhead<B, D>, NoTime, 1, 1, 1>,
     result: Result<T, embedded_sdmmc::Error<CardError>>,
 ) -> Result<T, StorageError> {
     use embedded_sdmmc::Error;

@@ -14,6 +14,7 @@
 
 use core::cell::RefCell;
 use core::fmt;
+use core::ops::DerefMut;
 
 use embedded_sdmmc::{Block, BlockCount, BlockIdx};
 
@@ -27,14 +28,14 @@ const FIRST: usize = 128;
 const SHIFT: u32 = 1;
 
 /// A piece of the volume in memory.
-struct Window<'b> {
-    buffer: &'b mut [u8],
+struct Window<B> {
+    buffer: B,
     first: u32,
     blocks: usize,
 }
 
-impl<'b> Window<'b> {
-    fn new(buffer: &'b mut [u8]) -> Self {
+impl<B: DerefMut<Target = [u8]>> Window<B> {
+    fn new(buffer: B) -> Self {
         Self { buffer, first: 0, blocks: 0 }
     }
 
@@ -109,12 +110,12 @@ impl fmt::Display for ChainFault {
     }
 }
 
-struct State<'b, D> {
+struct State<B, D> {
     device: D,
     layout: Layout,
     boot: [u8; BLOCK],
-    table: Window<'b>,
-    data: Window<'b>,
+    table: Window<B>,
+    data: Window<B>,
     /// Block that a sequential reader asks for next, when the data window is used up.
     expected: Option<u32>,
     /// Length of the data window before it was cut to the chain.
@@ -124,19 +125,13 @@ struct State<'b, D> {
 }
 
 /// The device under `embedded-sdmmc`.
-pub(super) struct ReadAhead<'b, D> {
-    state: RefCell<State<'b, D>>,
+pub(super) struct ReadAhead<B, D> {
+    state: RefCell<State<B, D>>,
 }
 
-impl<'b, D: BlockDevice> ReadAhead<'b, D> {
+impl<B: DerefMut<Target = [u8]>, D: BlockDevice> ReadAhead<B, D> {
     /// `boot` is the boot sector that `layout` was read from; the windows hold at least a block each.
-    pub fn new(
-        device: D,
-        layout: Layout,
-        mut boot: [u8; BLOCK],
-        table: &'b mut [u8],
-        data: &'b mut [u8],
-    ) -> Self {
+    pub fn new(device: D, layout: Layout, mut boot: [u8; BLOCK], table: B, data: B) -> Self {
         if layout.root.is_some() {
             boot[48..50].copy_from_slice(&1u16.to_le_bytes()); // information sector
         }
@@ -212,7 +207,7 @@ impl<'b, D: BlockDevice> ReadAhead<'b, D> {
     }
 }
 
-impl<D: BlockDevice> State<'_, D> {
+impl<B: DerefMut<Target = [u8]>, D: BlockDevice> State<B, D> {
     /// One block of the volume.
     fn block(&mut self, block: u32) -> Result<&[u8], CardError> {
         if block < self.layout.data {
@@ -334,7 +329,7 @@ impl<D: BlockDevice> State<'_, D> {
     }
 }
 
-impl<D: BlockDevice> embedded_sdmmc::BlockDevice for ReadAhead<'_, D> {
+impl<B: DerefMut<Target = [u8]>, D: BlockDevice> embedded_sdmmc::BlockDevice for ReadAhead<B, D> {
     type Error = CardError;
 
     fn read(&self, blocks: &mut [Block], start: BlockIdx) -> Result<(), CardError> {
