@@ -176,6 +176,9 @@ impl fmt::Display for SettingError {
                 }
                 f.write_str(".")
             }
+            Self::BadValue { key, value, accepts } if value.is_empty() => {
+                write!(f, "`{key}` has no value: it takes {accepts}.")
+            }
             Self::BadValue { key, value, accepts } => {
                 write!(f, "`{key}` can't be `{value}`: it takes {accepts}.")
             }
@@ -248,6 +251,7 @@ pub fn parse(bytes: &[u8]) -> (Config, Vec<Warning>) {
         }
         match line.split_once('=') {
             None => warnings.push(Warning::NotASetting { line: line_number }),
+            Some(("", _)) => warnings.push(Warning::NotASetting { line: line_number }),
             Some((key, value)) => {
                 if let Err(why) = config.set(key.trim(), &unquoted(value.trim())) {
                     warnings.push(Warning::Refused { line: line_number, why });
@@ -424,7 +428,7 @@ console = pl011
 
     #[test]
     fn a_line_that_cannot_be_used_is_named_and_the_others_count() {
-        let text = "tempertaure = 1\nctx = many\nlimit = 9\nhello\ncolour = red\ntop_p = 1.5\ntemperature = nan\nseed = -1\n";
+        let text = "tempertaure = 1\nctx = many\nlimit = 9\n= hello\ncolour = red\ntop_p = 1.5\ntemperature = nan\nseed = -1\nseed =\n";
         let (config, _) = parse(text.as_bytes());
         assert_eq!(config.limit, 9);
         let expected = [
@@ -435,6 +439,7 @@ console = pl011
             "EMBODIOS.CFG line 6: `top_p` can't be `1.5`: it takes a share of probability from 0 to 1, 1 for all. The line is ignored.",
             "EMBODIOS.CFG line 7: `temperature` can't be `nan`: it takes a number from 0 (always the likeliest token) to 5. The line is ignored.",
             "EMBODIOS.CFG line 8: `seed` can't be `-1`: it takes a whole number, or `random`. The line is ignored.",
+            "EMBODIOS.CFG line 9: `seed` has no value: it takes a whole number, or `random`. The line is ignored.",
         ];
         assert_eq!(warnings(text), expected);
     }

@@ -18,8 +18,9 @@ use embodios::model::{LoadError, LoadOptions, Model, Progress, families};
 use embodios::source::Memory;
 use embodios::{ByteSource, Level};
 
-use crate::config::FILE;
+use crate::config::{FILE, unquoted};
 use crate::console::{Console, Line};
+use crate::shell::sentence;
 use crate::{FileEntry, Platform};
 
 /// Tokens of context when nothing is set: room for a long conversation, and for SmolLM2 94 MB of cache.
@@ -28,6 +29,9 @@ const CONTEXT: usize = 4096;
 const CONTEXT_LEAST: usize = 256;
 /// Time between two drawings of the progress bar.
 const REDRAW_NANOS: u64 = 100_000_000;
+
+/// What a model is called that the boot loader put in memory.
+pub const PRELOADED: &str = "the preloaded model";
 
 /// A model's bytes and what to call it.
 pub struct Source {
@@ -60,7 +64,7 @@ impl fmt::Display for Mib {
 
 /// The models on the card, by name.
 pub fn models(platform: &mut dyn Platform) -> Result<Vec<FileEntry>, String> {
-    let mut files = platform.files()?;
+    let mut files = platform.files().map_err(sentence)?;
     // A Mac writes a file `._NAME` beside each: no model.
     files.retain(|file| file.name.to_ascii_lowercase().ends_with(".gguf") && !file.name.starts_with('.'));
     files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -69,7 +73,8 @@ pub fn models(platform: &mut dyn Platform) -> Result<Vec<FileEntry>, String> {
 
 /// The model meant by a name (case and `.gguf` don't matter) or by its number in the list.
 pub fn find<'f>(files: &'f [FileEntry], wanted: &str) -> Option<&'f FileEntry> {
-    let same = |name: &str| name.eq_ignore_ascii_case(wanted);
+    let lower = wanted.to_lowercase();
+    let same = |name: &str| name.to_lowercase() == lower;
     files
         .iter()
         .find(|file| same(&file.name))
@@ -79,6 +84,11 @@ pub fn find<'f>(files: &'f [FileEntry], wanted: &str) -> Option<&'f FileEntry> {
 
 /// Opens the model of this name, or says why not.
 pub fn open(console: &mut Console, platform: &mut dyn Platform, name: &str) -> Option<Source> {
+    if name.eq_ignore_ascii_case("preloaded")
+        && let Some(source) = preloaded(platform)
+    {
+        return Some(source);
+    }
     let files = match models(platform) {
         Ok(files) => files,
         Err(why) => {
@@ -86,22 +96,27 @@ pub fn open(console: &mut Console, platform: &mut dyn Platform, name: &str) -> O
             return None;
         }
     };
-    let Some(file) = find(&files, name) else {
-        let mut sentence = format!("There is no model `{name}` on the card");
+    let Some(file) = find(&files, name).or_else(|| find(&files, &unquoted(name))) else {
+        let mut list = format!("There is no model `{name}` on the card");
         for (n, file) in files.iter().enumerate() {
-            let _ = write!(sentence, "{}{}", if n == 0 { "; there is " } else { ", " }, file.name);
+            let _ = write!(list, "{}{}", if n == 0 { "; there is " } else { ", " }, file.name);
         }
-        console.line(format_args!("{sentence}."));
+        let end = if files.is_empty() { ": it has none." } else { "." };
+        console.line(list + end);
         return None;
     };
     open_file(console, platform, &file.name)
+}
+
+fn preloaded(platform: &dyn Platform) -> Option<Source> {
+    platform.preloaded().map(|bytes| Source { name: PRELOADED.into(), bytes: Box::new(Memory(bytes)) })
 }
 
 fn open_file(console: &mut Console, platform: &mut dyn Platform, name: &str) -> Option<Source> {
     match platform.open(name) {
         Ok(bytes) => Some(Source { name: name.into(), bytes }),
         Err(why) => {
-            console.line(why);
+            console.line(sentence(why));
             None
         }
     }
@@ -109,8 +124,8 @@ fn open_file(console: &mut Console, platform: &mut dyn Platform, name: &str) -> 
 
 /// The model to start with; says why if there is none.
 pub fn choose(console: &mut Console, platform: &mut dyn Platform, wanted: Option<&str>) -> Option<Source> {
-    if let Some(bytes) = platform.preloaded() {
-        return Some(Source { name: "the preloaded model".into(), bytes: Box::new(Memory(bytes)) });
+    if let Some(source) = preloaded(platform) {
+        return Some(source);
     }
     if let Some(wanted) = wanted {
         if let Some(source) = open(console, platform, wanted) {
@@ -327,15 +342,16 @@ mod tests {
 
     #[test]
     fn a_model_is_found_by_name_in_any_case_without_its_ending_or_by_number() {
-        let files =
-            ["a.gguf", "B.GGUF", "2.gguf", "x.y.gguf"].map(|name| FileEntry { name: name.into(), bytes: 1 });
+        let files = ["a.gguf", "B.GGUF", "2.gguf", "x.y.gguf", "Nä me.gguf"]
+            .map(|name| FileEntry { name: name.into(), bytes: 1 });
         let found = |wanted: &str| find(&files, wanted).map(|file| file.name.as_str());
         assert_eq!(found("A.gguf"), Some("a.gguf"));
         assert_eq!(found("b"), Some("B.GGUF"));
         assert_eq!(found("2"), Some("2.gguf")); // a name before a number
         assert_eq!(found("1"), Some("a.gguf"));
         assert_eq!(found("4"), Some("x.y.gguf"));
-        for wanted in ["0", "5", "-1", "", "c", "99999999999999999999"] {
+        assert_eq!(found("NÄ ME"), Some("Nä me.gguf"));
+        for wanted in ["0", "6", "-1", "", "c", "99999999999999999999"] {
             assert_eq!(found(wanted), None, "{wanted}");
         }
     }

@@ -200,7 +200,7 @@ impl Shell<'_> {
             Err(why) => Err(why),
         };
         if let Err(why) = read {
-            self.say(format_args!("{} can't be read: {why}", config::FILE));
+            self.say(sentence(format_args!("{} can't be read: {why}", config::FILE)));
             return;
         }
         let (config, warnings) = config::parse(&bytes);
@@ -228,6 +228,9 @@ impl Shell<'_> {
                 self.say(format_args!("{} {}: {}.", command.name, command.takes, command.help));
             }
             Meaning::Command(command, rest) => (command.run)(self, rest),
+            Meaning::NoSuchCommand("") => {
+                self.say("A line that begins with `/` is a command: `/help` lists them.");
+            }
             Meaning::NoSuchCommand(word) => {
                 match config::nearest(word, COMMANDS.iter().map(|command| command.name)) {
                     Some(near) => {
@@ -255,9 +258,11 @@ impl Shell<'_> {
     }
 }
 
-/// The engine's reason as a sentence of its own.
-fn sentence(error: impl fmt::Display) -> String {
-    capital(alloc::format!("{error}."))
+/// The engine's or the board's reason as a sentence of its own.
+pub fn sentence(error: impl fmt::Display) -> String {
+    let reason = alloc::format!("{error}");
+    let end = if reason.ends_with(['.', '?']) { "" } else { "." };
+    capital(reason + end)
 }
 
 fn capital(mut sentence: String) -> String {

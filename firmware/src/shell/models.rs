@@ -11,12 +11,17 @@ use crate::loader::{self, Fit, Loaded, Mib, Source};
 
 /// `models`: name, size, and whether it fits. Reads each file's header.
 pub fn models(shell: &mut Shell, _: &str) {
+    if let Some(bytes) = shell.platform.preloaded() {
+        let loaded = shell.talker.as_ref().is_some_and(|talker| talker.file == loader::PRELOADED);
+        let verdict = if loaded { "loaded" } else { "`load preloaded` loads it again" };
+        shell.say(format_args!("     {}, {}: {verdict}", loader::PRELOADED, Mib(bytes.len() as u64)));
+    }
     let files = match loader::models(shell.platform) {
         Ok(files) => files,
         Err(why) => return shell.say(why),
     };
     if files.is_empty() {
-        return shell.say("There is no .gguf file in the card's root directory.");
+        return shell.say("There is no .gguf file in the card's root directory: copy one there.");
     }
     let free = shell.free_without_model();
     for (n, file) in files.iter().enumerate() {

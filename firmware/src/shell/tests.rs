@@ -105,9 +105,13 @@ fn without_a_card_or_a_model_there_is_a_sentence_and_the_prompt() {
     }
     assert!(after(&text, "perf").starts_with("No answer has been given yet"));
 
-    let text = play(&[("kernel8.img", b"x"), ("._a.gguf", b"x")], "models\r");
+    let text = play(&[("kernel8.img", b"x"), ("._a.gguf", b"x")], "models\rload x\r");
     assert!(text.contains("There is no model on the card: copy a .gguf file"), "{text}");
-    assert_eq!(after(&text, "models"), "There is no .gguf file in the card's root directory.");
+    assert_eq!(
+        after(&text, "models"),
+        "There is no .gguf file in the card's root directory: copy one there."
+    );
+    assert_eq!(after(&text, "load x"), "There is no model `x` on the card: it has none.");
 }
 
 #[test]
@@ -125,6 +129,13 @@ fn a_preloaded_model_comes_before_the_card() {
     let text = play_on(&mut platform, "");
     assert!(text.contains("the preloaded model"), "{text}");
     assert!(text.contains("is loaded, with a context of"), "{text}");
+
+    platform.files = Ok(vec![("other.gguf", tiny())]);
+    let text = play_on(&mut platform, "models\rload other\rmodels\rload preloaded\rload \"OTHER\"\r");
+    assert!(after(&text, "models").contains("the preloaded model, 106 KiB: loaded\r\n  1  other.gguf"));
+    assert!(text.contains("106 KiB: `load preloaded` loads it again\r\n  1  other.gguf, 106 KiB: loaded"));
+    assert!(after(&text, "load preloaded").contains("tiny is loaded"), "{text}");
+    assert!(after(&text, "load \"OTHER\"").contains("tiny is loaded"), "{text}");
 }
 
 #[test]
