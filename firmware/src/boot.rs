@@ -515,11 +515,12 @@ pub fn take_memory(
     allocator: &memory::Allocator,
 ) -> Result<Layout, MapError> {
     let image = image();
-    // A RAM disk outside RAM would be read from nowhere.
+    // A RAM disk outside RAM would be read from nowhere, and what lay where our own zeroed data is now is gone.
     let initrd = handoff
         .initrd
         .clone()
-        .filter(|disk| handoff.banks.iter().any(|bank| bank.start <= disk.start && disk.end <= bank.end));
+        .filter(|disk| handoff.banks.iter().any(|bank| bank.start <= disk.start && disk.end <= bank.end))
+        .filter(|disk| disk.end <= image.code.start || image.stacks.end <= disk.start);
     let whole_pages =
         |range: &Range<u64>| range.start & !(mmu::PAGE - 1)..range.end.next_multiple_of(mmu::PAGE);
     let lent: [Option<Range<u64>>; 2] = [tree.clone(), initrd.clone()];

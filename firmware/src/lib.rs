@@ -62,6 +62,10 @@ pub trait Platform {
     fn memory(&self) -> Vec<Region>;
     /// Bytes that a model with its cache and scratch may still take.
     fn memory_free(&self) -> u64;
+    /// Whether pieces of these sizes could all be had, each in one stretch of RAM, if no model were loaded.
+    fn memory_holds(&self, _pieces: &[u64]) -> bool {
+        true
+    }
     /// Interrupts taken by all cores since the start, if they are counted.
     fn interrupts(&self) -> Option<u64> {
         None

@@ -193,6 +193,8 @@ pub enum Fit {
     Less(usize),
     /// None worth having: bytes it needs at least.
     Not(u64),
+    /// None: free memory would do, but is in stretches too short for these bytes.
+    Scattered(u64),
 }
 
 /// The largest context up to `wanted` that fits into `free` bytes.
@@ -212,26 +214,50 @@ pub fn fit(wanted: usize, free: u64, need: impl Fn(usize) -> u64) -> Fit {
     Fit::Less(fits)
 }
 
-/// Reads the header and says how much context the model can have in `free` bytes; a sentence if it can't
-/// be used.
-pub fn plan(source: &Source, wanted: Option<usize>, free: u64) -> Result<Fit, String> {
+/// Reads the header and says how much context the model can have in `free` bytes, which are in stretches that
+/// `holds` knows; a sentence if it can't be used.
+pub fn plan(
+    source: &Source,
+    wanted: Option<usize>,
+    free: u64,
+    holds: impl Fn(&[u64]) -> bool,
+) -> Result<Fit, String> {
     let gguf = Gguf::open(&*source.bytes).map_err(|error| error.to_string())?;
     let spec = families::spec(&gguf).map_err(|error| error.to_string())?;
     let context = wanted.unwrap_or(CONTEXT).min(spec.context);
     // Weights that are in memory already take no more of it.
     let there = source.bytes.bytes().is_some();
-    let need = |context| {
-        let budget = Budget::of(&gguf, context).ok()?;
-        Some(budget.total().saturating_sub(if there { budget.weights } else { 0 }))
+    let budget = |context| {
+        let mut budget = Budget::of(&gguf, context).ok()?;
+        budget.weights = if there { 0 } else { budget.weights };
+        Some(budget)
     };
     // What was accepted by `families::spec` is accepted here; if it were not, it would not fit.
-    Ok(fit(context, free, |context| need(context).unwrap_or(u64::MAX)))
+    let need = |context| budget(context).map_or(u64::MAX, |budget| budget.total());
+    // The weights are one piece, and so are the keys and the values.
+    let held = |context| {
+        budget(context).is_some_and(|budget| {
+            let half = budget.cache.div_ceil(2);
+            holds(&[budget.weights, half, half, budget.scratch, budget.tokenizer])
+        })
+    };
+    let whole = fit(context, free, need);
+    Ok(match (whole, fit(context, free, |context| if held(context) { need(context) } else { u64::MAX })) {
+        (Fit::Whole(least) | Fit::Less(least), Fit::Not(_)) => Fit::Scattered(need(CONTEXT_LEAST.min(least))),
+        (_, fits) => fits,
+    })
 }
 
 /// Checks that a model fits into `free` bytes and gives its context; says so where it falls short.
-pub fn check(console: &mut Console, source: &Source, wanted: Option<usize>, free: u64) -> Option<usize> {
+pub fn check(
+    console: &mut Console,
+    platform: &dyn Platform,
+    source: &Source,
+    wanted: Option<usize>,
+    free: u64,
+) -> Option<usize> {
     let name = &source.name;
-    match plan(source, wanted, free) {
+    match plan(source, wanted, free, |pieces| platform.memory_holds(pieces)) {
         Err(why) => {
             console.line(format_args!("{name} can't be used: {why}."));
             None
@@ -240,6 +266,14 @@ pub fn check(console: &mut Console, source: &Source, wanted: Option<usize>, free
             let (need, free) = (Mib(need), Mib(free));
             console.line(format_args!(
                 "{name} needs {need} of memory and {free} is free: choose a smaller file."
+            ));
+            None
+        }
+        Ok(Fit::Scattered(need)) => {
+            let (need, free) = (Mib(need), Mib(free));
+            console.line(format_args!(
+                "{name} needs {need} of memory; {free} is free, but in stretches too short for it: choose a \
+                 smaller file."
             ));
             None
         }
@@ -338,6 +372,27 @@ mod tests {
         assert_eq!(fit(4096, 1_255_999, need), Fit::Not(1_256_000));
         assert_eq!(fit(16, 1_015_999, need), Fit::Not(1_016_000));
         assert_eq!(fit(16, 1_016_000, need), Fit::Whole(16));
+    }
+
+    #[test]
+    fn a_model_needs_stretches_of_ram_as_long_as_its_pieces() {
+        let format = embodios::quant::FORMATS.first().expect("there are formats");
+        let bytes = embodios::synth::tiny(1, format).leak();
+        let source = Source { name: "tiny.gguf".into(), bytes: Box::new(Memory(bytes)) };
+        assert!(matches!(plan(&source, None, 1 << 40, |_| true), Ok(Fit::Whole(_))));
+        assert!(matches!(plan(&source, None, 1 << 40, |_| false), Ok(Fit::Scattered(1..))));
+        assert!(matches!(plan(&source, None, 10, |_| true), Ok(Fit::Not(_))));
+        assert!(matches!(plan(&source, None, 10, |_| false), Ok(Fit::Not(_))));
+        let keys = |context: usize| {
+            let seen = core::cell::Cell::new(0);
+            let _ = plan(&source, Some(context), 1 << 40, |pieces| {
+                seen.set(pieces[1]);
+                true
+            });
+            seen.get()
+        };
+        let fits = plan(&source, Some(400), 1 << 40, |pieces| pieces[1] <= keys(300));
+        assert!(matches!(fits, Ok(Fit::Less(300))), "{fits:?}");
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn start(entry: boot::Entry) -> ! {
     let wanted = boot::release_cores(&handoff, board);
     let here = platform::TEAM.gather(wanted, CORE_LIMIT, cpu::send_event);
     boot::close_page_zero();
-    platform::report(&handoff, &here, wanted);
+    platform::report(&handoff, &layout, &here, wanted);
 
     // 5. The shell, until `off`.
     let Some(mut machine) = platform::Machine::new(entry, handoff, layout) else { cpu::park() };
@@ -53,10 +53,10 @@ fn start(entry: boot::Entry) -> ! {
     cpu::park()
 }
 
-/// How long cores may take to come. A parked core is there within microseconds; an emulator with one busy host
-/// core takes tens of milliseconds.
+/// How long cores may take to come; only a board that lacks one waits so long. A parked core is there within
+/// microseconds; an emulator on a busy host has been seen to need half a second.
 #[cfg(target_os = "none")]
-const CORE_LIMIT: core::time::Duration = core::time::Duration::from_millis(500);
+const CORE_LIMIT: core::time::Duration = core::time::Duration::from_secs(2);
 
 /// The other cores.
 #[cfg(target_os = "none")]

@@ -158,6 +158,14 @@ impl Holes {
     }
 }
 
+/// Whether these stretches of RAM, empty, hold all these pieces, taken in this order. What is not
+/// [`LARGE`] goes to the small heap and does not count.
+pub fn hold(ranges: &[Range<u64>], pieces: &[u64]) -> bool {
+    let mut holes = Holes::new();
+    ranges.iter().for_each(|range| holes.give(range.clone()));
+    pieces.iter().filter(|&&bytes| bytes >= LARGE as u64).all(|&bytes| holes.take(bytes, LINE).is_some())
+}
+
 /// The allocator: a small heap and large pieces.
 pub struct Allocator {
     small: Mutex<Buddy<32>>,
@@ -364,6 +372,16 @@ mod tests {
         assert_eq!(holes.take(2 * MIB, 64), Some(MIB));
         assert_eq!(holes.take(1, 64), None);
         assert_eq!(holes.free(), 0);
+    }
+
+    #[test]
+    fn what_fits_in_sum_may_not_fit_in_pieces() {
+        let board = [36 * MIB..948 * MIB, 1024 * MIB..2048 * MIB];
+        assert!(hold(&board, &[1000 * MIB, 400 * MIB, 400 * MIB]));
+        assert!(!hold(&board, &[1025 * MIB]), "no stretch is that long");
+        assert!(!hold(&board, &[1000 * MIB, 500 * MIB, 500 * MIB]));
+        assert!(hold(&board, &[0, 1, MIB - 1]));
+        assert!(!hold(&[], &[MIB]));
     }
 
     #[test]

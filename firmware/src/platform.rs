@@ -21,7 +21,7 @@ use embodios_bsp::drivers::sdhci::{CardPower, Mmio, Sdhci, Unsupported};
 use embodios_bsp::drivers::{self, Ring, Serial};
 use embodios_bsp::handoff::Handoff;
 use embodios_bsp::storage::{Buffers, File, StorageError, Volume};
-use embodios_firmware::{FileEntry, Platform, Region, Status, Terminal};
+use embodios_firmware::{FileEntry, Platform, Region, Status, Terminal, memory};
 use spin::Once;
 
 use crate::boot::{self, Entry, Layout};
@@ -455,6 +455,10 @@ impl Platform for Machine {
         crate::HEAP.large_free()
     }
 
+    fn memory_holds(&self, pieces: &[u64]) -> bool {
+        memory::hold(&self.layout.large, pieces)
+    }
+
     fn interrupts(&self) -> Option<u64> {
         Some(INTERRUPTS.load(Ordering::Relaxed))
     }
@@ -548,7 +552,7 @@ impl Platform for Machine {
 }
 
 /// What the boot loader and the cores left to say, before the banner.
-pub fn report(handoff: &Handoff, here: &[bool], wanted: usize) {
+pub fn report(handoff: &Handoff, layout: &Layout, here: &[bool], wanted: usize) {
     let say = |text: String| Line.write(text.as_bytes());
     for (core, _) in here.iter().enumerate().take(wanted).filter(|(_, here)| !**here) {
         say(format!("Core {core} did not start: going on with {}.\r\n", TEAM.width()));
@@ -556,6 +560,12 @@ pub fn report(handoff: &Handoff, here: &[bool], wanted: usize) {
     if handoff.incomplete {
         say(String::from(
             "The boot loader's description of the board was damaged or too long: part of it is unused.\r\n",
+        ));
+    }
+    if handoff.initrd.is_some() && layout.initrd.is_none() {
+        say(String::from(
+            "The boot loader put the model outside RAM or into the kernel's own memory: it is not used. Give \
+             `initramfs` in config.txt an address instead of `followkernel`.\r\n",
         ));
     }
     if handoff.banks.is_empty() {

@@ -34,10 +34,15 @@ pub fn models(shell: &mut Shell, _: &str) {
             Err(why) => why,
             Ok(bytes) => {
                 let source = Source { name: file.name.clone(), bytes };
-                match loader::plan(&source, shell.config.context, free) {
+                let holds = |pieces: &[u64]| shell.platform.memory_holds(pieces);
+                match loader::plan(&source, shell.config.context, free, holds) {
                     Ok(Fit::Whole(context)) => format!("fits, context {context}"),
                     Ok(Fit::Less(context)) => format!("fits with a context of {context}"),
                     Ok(Fit::Not(need)) => format!("too big: needs {}, {} is free", Mib(need), Mib(free)),
+                    Ok(Fit::Scattered(need)) => {
+                        let (need, free) = (Mib(need), Mib(free));
+                        format!("too big: needs {need}, {free} is free in shorter stretches")
+                    }
                     Err(why) => why,
                 }
             }
@@ -94,7 +99,8 @@ impl Shell<'_> {
         self.say(format_args!("Loading {}, {}", source.name, Mib(source.bytes.len())));
         let start = self.platform.nanos();
         let free = self.free_without_model();
-        let Some(context) = loader::check(&mut self.console, source, self.config.context, free) else {
+        let wanted = self.config.context;
+        let Some(context) = loader::check(&mut self.console, self.platform, source, wanted, free) else {
             return;
         };
         self.talker = None; // its memory is what the next one gets
