@@ -233,6 +233,11 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Whether this is the first line of a kernel's last words.
+fn is_fault(line: &str) -> bool {
+    FAULTS.iter().any(|word| line.starts_with(word))
+}
+
 impl Board {
     /// Shows everything that arrives on standard output.
     pub fn echo(mut self) -> Self {
@@ -262,15 +267,19 @@ impl Board {
     /// Waits until the shell waits for a line, and gives what was printed since the last wait.
     pub fn prompt(&mut self, timeout: Duration) -> Result<String, Failure> {
         let typed_at = self.typed_at;
-        self.wait("the prompt", timeout, |board| {
+        let text = self.wait("the prompt", timeout, |board| {
             let screen = &board.screen;
             let last = screen.finished();
             let here = last >= typed_at && screen.current() == PROMPT && board.changed.elapsed() >= SETTLED;
             let place = Mark { line: last, byte: PROMPT.len() };
             // The same prompt does not count twice.
             (here && board.mark != place).then_some(place)
-        })
-        .map(|text| text.strip_suffix(PROMPT).map(str::to_owned).unwrap_or(text))
+        })?;
+        // After a crash the board may be at its prompt again before anyone looked.
+        if let Some(fault) = text.lines().find(|line| is_fault(line)) {
+            return Err(Failure::Fault(fault.trim().to_owned()));
+        }
+        Ok(text.strip_suffix(PROMPT).map(str::to_owned).unwrap_or(text))
     }
 
     /// Types a line, waits for the next prompt, and gives what was printed between them.
@@ -366,7 +375,6 @@ impl Board {
 
     /// The kernel's last words, if it said some since the mark; waits for the rest of them.
     fn fault(&mut self) -> Option<Failure> {
-        let is_fault = |line: &str| FAULTS.iter().any(|word| line.starts_with(word));
         // A line on which something was already found has been seen by whoever looked for it.
         let first = if self.mark.byte == 0 { self.mark.line } else { self.mark.line + 1 };
         let at = (first..=self.screen.finished()).find(|&line| is_fault(self.screen.line(line)))?;
