@@ -76,6 +76,9 @@ pub struct DigestArgs {
     /// Tokens to prefill at once, 1 to 32: makes no difference to the digest
     #[arg(long, value_name = "N", default_value_t = 32)]
     batch: usize,
+    /// One line of JSON: the digest and the number of tokens
+    #[arg(long)]
+    json: bool,
 }
 
 /// Carries out `digest`.
@@ -86,7 +89,12 @@ pub fn digest(args: &DigestArgs) -> Result<()> {
     session.set_batch(args.batch);
     let digest =
         threads.with(|runtime| session.feed(&tokens, runtime).map(|logits| embodios::digest(logits)));
-    println!("digest {:016x} of the logits after {} tokens", digest.map_err(host::said)?, tokens.len());
+    let digest = format!("{:016x}", digest.map_err(host::said)?);
+    if args.json {
+        println!("{}", serde_json::json!({ "digest": digest, "tokens": tokens.len() }));
+    } else {
+        println!("digest {digest} of the logits after {} tokens", tokens.len());
+    }
     Ok(())
 }
 
