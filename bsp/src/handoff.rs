@@ -79,6 +79,15 @@ impl Handoff {
         self.banks.iter().map(|bank| bank.end - bank.start).sum()
     }
 
+    /// Reserves a part of RAM that someone else says is theirs, unless all of it is reserved or no RAM.
+    pub fn keep_out(&mut self, range: Range<u64>) {
+        let overlaps = |bank: &Range<u64>| bank.start < range.end && range.start < bank.end;
+        let known = |taken: &Range<u64>| taken.start <= range.start && range.end <= taken.end;
+        if self.banks.iter().any(overlaps) && !self.reserved.iter().any(known) {
+            self.reserve(range.start, range.end.saturating_sub(range.start));
+        }
+    }
+
     fn add_bank(&mut self, start: u64, bytes: u64) {
         if let (true, Some(end)) = (bytes > 0, start.checked_add(bytes)) {
             self.incomplete |= self.banks.push(start..end).is_err();
@@ -447,6 +456,17 @@ mod tests {
             .end()
             .end()
             .end()
+    }
+
+    #[test]
+    fn what_someone_else_claims_is_reserved_once_and_only_in_ram() {
+        let mut facts = Handoff::default();
+        facts.add_bank(0, 0x4000_0000);
+        facts.keep_out(0x3c00_0000..0x4000_0000);
+        facts.keep_out(0x3d00_0000..0x3e00_0000);
+        facts.keep_out(0x4000_0000..0x4400_0000);
+        facts.keep_out(0x1000..0x1000);
+        assert_eq!(facts.reserved[..], [0x3c00_0000..0x4000_0000]);
     }
 
     #[test]

@@ -246,12 +246,17 @@ pub fn raise_clocks() {
     }
 }
 
-/// RAM as VideoCore knows it, when the boot loader told nothing: the part in the first GiB.
+/// RAM as VideoCore knows it, when the boot loader told nothing: the part in the first GiB. And its own share,
+/// should the boot loader have counted that as ours.
 pub fn ask_for_memory(handoff: &mut Handoff) {
-    if let (true, Some(devices)) = (handoff.banks.is_empty(), devices())
-        && let Ok((start, bytes)) = Mailbox::new(devices.mailbox).arm_memory()
-    {
-        let _ = handoff.banks.push(u64::from(start)..u64::from(start) + u64::from(bytes)); // the first fits
+    let Some(devices) = devices() else { return };
+    let mailbox = Mailbox::new(devices.mailbox);
+    let range = |(start, bytes): (u32, u32)| u64::from(start)..u64::from(start) + u64::from(bytes);
+    if let (true, Ok(memory)) = (handoff.banks.is_empty(), mailbox.arm_memory()) {
+        let _ = handoff.banks.push(range(memory)); // the first fits
+    }
+    if let Ok(share) = mailbox.videocore_memory().map(range) {
+        handoff.keep_out(share);
     }
 }
 
@@ -335,9 +340,11 @@ impl Machine {
             return Err(String::from("there is no memory left to read the card with"));
         };
         let mailbox = self.mailbox();
-        let base = mailbox.clock(Clock::Emmc2).or_else(|_| mailbox.max_clock(Clock::Emmc2));
-        let host =
-            Sdhci::new(Mmio::new(self.devices.sd_host, timer::now_micros), base.ok().filter(|&hz| hz > 0));
+        // Off, a clock may be told as 0.
+        let base = [mailbox.clock(Clock::Emmc2), mailbox.max_clock(Clock::Emmc2)]
+            .into_iter()
+            .find_map(|answer| answer.ok().filter(|&hz| hz > 0));
+        let host = Sdhci::new(Mmio::new(self.devices.sd_host, timer::now_micros), base);
         let card = SdCard::identify(host, &mut Socket(mailbox)).map_err(StorageError::Card);
         let volume = card.and_then(|card| Volume::mount(card, Buffers { table, data }));
         volume.map_err(|error| error.to_string())
