@@ -206,9 +206,9 @@ fn the_prompt_comes_within_a_second_of_emulated_time() {
 fn a_board_without_a_card_says_so_and_gives_the_prompt() {
     let mut rig = Rig::boot_with(None, |machine| machine);
     let text = rig.prompt();
-    rig.holds(&text, "no SD card answers");
+    rig.holds(&text, "No SD card answers");
     rig.answers("hello", "No model is loaded");
-    rig.answers("models", "no SD card answers");
+    rig.answers("models", "No SD card answers");
     rig.answers("status", "Raspberry Pi 4");
     rig.answers("help", "benchmark");
 }
