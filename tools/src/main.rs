@@ -30,7 +30,21 @@ enum Command {
     Digest(logits::DigestArgs),
 }
 
+/// A reader that has seen enough (`| head`) closes the pipe; `println!` panics then. That is no fault of ours to
+/// explain at length: end like any other filter.
+fn end_quietly_when_nobody_reads() {
+    let explain = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let words = panic.payload_as_str().unwrap_or_default();
+        if words.starts_with("failed printing to stdout") {
+            std::process::exit(141); // 128 + SIGPIPE, as a shell would report it
+        }
+        explain(panic);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_quietly_when_nobody_reads();
     let result = match Cli::parse().command {
         Command::Setup(args) => setup::run(&args),
         Command::Build(args) => build::run(&args),
