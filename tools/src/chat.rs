@@ -1,7 +1,7 @@
 //! `chat`: talk to a model on this PC, with the very engine that the board runs.
 
 use crate::host::{self, Engine};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use embodios::generate::{Conversation, Event, Report, Stop};
 use embodios::sampler::Settings;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -25,19 +25,19 @@ pub struct Args {
     #[arg(long)]
     raw: bool,
     /// Temperature; 0 always takes the likeliest token
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = |text: &str| between(text, 0.0, 5.0))]
     temp: Option<f32>,
     /// Choose among so many of the likeliest tokens; 0 for all
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
     /// Choose among the likeliest tokens that make up this share of probability
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = |text: &str| between(text, 0.0, 1.0))]
     top_p: Option<f32>,
     /// Leave out tokens below this share of the likeliest one's probability
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = |text: &str| between(text, 0.0, 1.0))]
     min_p: Option<f32>,
     /// Make tokens that were used lately less likely; 1 for not at all
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true, value_parser = |text: &str| between(text, 0.1, 10.0))]
     repeat_penalty: Option<f32>,
     /// Seed of the random choice: same seed, same text [default: another each time]
     #[arg(long)]
@@ -56,7 +56,9 @@ const CONTEXT: usize = 4096;
 /// Carries out `chat`.
 pub fn run(args: &Args) -> Result<()> {
     let (model, threads) = args.engine.load()?;
-    let context = args.ctx.unwrap_or_else(|| model.spec().context.min(CONTEXT));
+    let most = model.spec().context;
+    let context = args.ctx.unwrap_or_else(|| most.min(CONTEXT));
+    ensure!(context <= most, "the model was made for a context of {most} tokens: ask for no more with --ctx");
     let mut conversation =
         Conversation::new(Arc::clone(&model), context, settings(args)).map_err(host::said)?;
     conversation.set_system(args.system.clone());
@@ -100,6 +102,14 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A number within the bounds that the board's `set` has, too.
+fn between(text: &str, low: f32, high: f32) -> Result<f32, String> {
+    match text.parse() {
+        Ok(number) if (low..=high).contains(&number) => Ok(number),
+        _ => Err(format!("it takes a number from {low} to {high}")),
+    }
 }
 
 fn settings(args: &Args) -> Settings {

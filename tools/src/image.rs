@@ -5,7 +5,7 @@
 
 use crate::{build, models, project};
 use anyhow::{Context, Result, bail, ensure};
-use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
+use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
 use fscommon::{BufStream, StreamSlice};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::{self, File, OpenOptions};
@@ -198,7 +198,7 @@ impl Card {
             .bytes_per_cluster(cluster_bytes(size))
             .volume_label(*b"EMBODIOS   ");
         fatfs::format_volume(&mut volume, options)?;
-        let volume = FileSystem::new(volume, FsOptions::new())?;
+        let volume = FileSystem::new(volume, FsOptions::new().time_provider(&OneDate))?;
         if volume.fat_type() != FatType::Fat32 {
             bail!("the file system came out too small for FAT32");
         }
@@ -216,6 +216,19 @@ impl Card {
         bar.finish_and_clear();
         volume.unmount()?;
         Ok(size)
+    }
+}
+
+/// Every file bears one date, so that the same files make the same image.
+#[derive(Debug)]
+struct OneDate;
+
+impl TimeProvider for OneDate {
+    fn get_current_date(&self) -> Date {
+        Date { year: 2026, month: 1, day: 1 }
+    }
+    fn get_current_date_time(&self) -> DateTime {
+        DateTime { date: self.get_current_date(), time: Time { hour: 12, min: 0, sec: 0, millis: 0 } }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::host;
 use crate::tokenize::shown;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use embodios::gguf::{Gguf, Value, kinds};
 use embodios::model::budget::Budget;
 use embodios::model::families;
@@ -26,7 +26,8 @@ const RESERVED: u64 = 128 << 20;
 
 /// Carries out `inspect`.
 pub fn run(args: &Args) -> Result<()> {
-    let gguf = Gguf::open(&host::open(&args.model)?).map_err(host::said)?;
+    let gguf =
+        Gguf::open(&host::open(&args.model)?).map_err(host::said).with_context(|| args.model.clone())?;
     println!("GGUF version {}, {} bytes", gguf.version, gguf.file_bytes);
     println!("\nmetadata");
     for (key, value) in gguf.metadata.iter() {

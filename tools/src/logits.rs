@@ -37,6 +37,8 @@ struct Position {
 /// Carries out `logits`.
 pub fn logits(args: &LogitsArgs) -> Result<()> {
     let (model, threads) = args.engine.load()?;
+    let (count, context) = (args.tokens.len(), model.spec().context);
+    ensure!(count <= context, "{count} tokens are more than the {context} that the model's window holds");
     let mut positions = Vec::new();
     host::logits_of_each(&model, &threads, &args.tokens, &mut |position, logits| {
         let (token, log_sum_exp, top) =
@@ -74,8 +76,8 @@ pub struct DigestArgs {
     /// The text, as given to the `digest` command at the board's prompt
     text: String,
     /// Tokens to prefill at once, 1 to 32: makes no difference to the digest
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    batch: usize,
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=32))]
+    batch: u16,
     /// One line of JSON: the digest and the number of tokens
     #[arg(long)]
     json: bool,
@@ -86,7 +88,7 @@ pub fn digest(args: &DigestArgs) -> Result<()> {
     let (model, threads) = args.engine.load()?;
     let tokens = model.tokenizer().encode(&args.text, true, true);
     let mut session = Session::new(Arc::clone(&model), tokens.len().max(1)).map_err(host::said)?;
-    session.set_batch(args.batch);
+    session.set_batch(args.batch.into());
     let digest =
         threads.with(|runtime| session.feed(&tokens, runtime).map(|logits| embodios::digest(logits)));
     let digest = format!("{:016x}", digest.map_err(host::said)?);

@@ -118,6 +118,7 @@ pub fn resolve(argument: &str) -> Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
     let looks_like_a_path = argument.contains(std::path::MAIN_SEPARATOR) || argument.ends_with(".gguf");
+    ensure!(!path.is_dir(), "{argument} is a folder: name the model file in it");
     ensure!(!looks_like_a_path, "there is no file {argument}");
     named(argument)?.fetch()
 }
