@@ -279,8 +279,10 @@ fn apt_install(packages: &[&str], release: Option<&str>) -> Result<()> {
     if let Some(release) = release {
         command.args(["--target-release", release]);
     }
-    as_root(command.args(packages))
-        .context("apt-get could not install it: check the network and Debian's sources")
+    as_root(command.args(packages)).context(
+        "apt-get could not install it: check the network, and that the security and update suites of this \
+         release are among apt's sources",
+    )
 }
 
 /// Runs a command as root: directly, or through sudo if that asks nothing; else says what to type.
