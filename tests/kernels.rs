@@ -2,7 +2,10 @@
 //!
 //! Run on the PC (plain only) and under `qemu-aarch64` as Cortex-A72 and Cortex-A76 (NEON, dotprod).
 
-use embodios::pool::{Alone, Band, Pool};
+mod common;
+
+use common::InTurn;
+use embodios::pool::{Alone, Band};
 use embodios::quant::{FORMATS, Inputs, Row};
 use embodios::simd;
 
@@ -147,18 +150,6 @@ fn rows_may_begin_at_any_even_byte() {
     }
 }
 
-/// Runs its jobs one after the other, as if on many cores.
-struct Wide(usize);
-
-impl Pool for Wide {
-    fn width(&self) -> usize {
-        self.0
-    }
-    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
-        (0..self.0).for_each(job);
-    }
-}
-
 #[test]
 fn stacked_matrices_split_over_any_number_of_workers_give_the_same_bits() {
     use embodios::ops::matmul::{View, matmul};
@@ -183,7 +174,7 @@ fn stacked_matrices_split_over_any_number_of_workers_give_the_same_bits() {
     matmul(&Alone, level, &mut alone, &[view(0), view(1)], &inputs);
     for width in [2, 3, 4, 7, 64] {
         let mut wide = vec![0.0; 58 * 3];
-        matmul(&Wide(width), level, &mut wide, &[view(0), view(1)], &inputs);
+        matmul(&InTurn(width), level, &mut wide, &[view(0), view(1)], &inputs);
         assert_eq!(alone, wide, "{width} workers");
     }
 }

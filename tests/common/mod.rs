@@ -24,6 +24,18 @@ impl Pool for Threads {
     }
 }
 
+/// The shares of so many workers, one after the other: work is cut as for many cores, and no thread is started.
+pub struct InTurn(pub usize);
+
+impl Pool for InTurn {
+    fn width(&self) -> usize {
+        self.0
+    }
+    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        (0..self.0).for_each(job);
+    }
+}
+
 /// Runs `body` with a runtime on so many threads.
 pub fn on_threads<T>(threads: usize, body: impl FnOnce(&Runtime<'_>) -> T) -> T {
     body(&Runtime { pool: &Threads(threads), nanos: &|| 0, stop: &|| false })
@@ -56,9 +68,10 @@ pub fn smollm2() -> Memory {
     leak(bytes)
 }
 
-/// The digest of the logits after `tokens`, prefilled in batches of `batch` on so many threads.
-pub fn digest_of(model: &Arc<Model>, tokens: &[u32], threads: usize, batch: usize) -> u64 {
+/// The digest of the logits after `tokens`, prefilled in batches of `batch`.
+pub fn digest_of(model: &Arc<Model>, tokens: &[u32], pool: &dyn Pool, batch: usize) -> u64 {
     let mut session = Session::new(model.clone(), tokens.len().max(64)).unwrap();
     session.set_batch(batch);
-    on_threads(threads, |runtime| digest(session.feed(tokens, runtime).unwrap()))
+    let runtime = Runtime { pool, nanos: &|| 0, stop: &|| false };
+    digest(session.feed(tokens, &runtime).unwrap())
 }
