@@ -181,13 +181,7 @@ impl Conversation {
                 let all = tokenizer.encode(&prompt, true, true);
                 let same = all.iter().zip(self.session.tokens()).take_while(|(a, b)| a == b).count();
                 let same = same.min(all.len().saturating_sub(1));
-                if all.len() > self.session.context() {
-                    return Err(SessionError::Full {
-                        tokens: all.len(),
-                        used: 0,
-                        context: self.session.context(),
-                    });
-                }
+                self.fits(&all)?;
                 self.session.rewind(same);
                 rewritten = true;
                 all[same..].to_vec()
@@ -226,17 +220,17 @@ impl Conversation {
         sink: &mut dyn FnMut(Event<'_>),
     ) -> Result<Report, SessionError> {
         let tokens = self.session.model().tokenizer().encode(text, true, true);
-        if tokens.len() > self.session.context() {
-            return Err(SessionError::Full {
-                tokens: tokens.len(),
-                used: 0,
-                context: self.session.context(),
-            });
-        }
+        self.fits(&tokens)?;
         self.reset();
         let report = self.run(&tokens, limit, runtime, sink);
         self.reset();
         report
+    }
+
+    /// Whether a whole prompt fits into an empty context: asked before anything is forgotten for it.
+    fn fits(&self, tokens: &[u32]) -> Result<(), SessionError> {
+        let (tokens, context) = (tokens.len(), self.session.context());
+        if tokens > context { Err(SessionError::Full { tokens, used: 0, context }) } else { Ok(()) }
     }
 
     /// Prefills `new`, then decodes.

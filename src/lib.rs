@@ -22,7 +22,7 @@ pub mod synth;
 pub mod tokenizer;
 
 pub use generate::{Conversation, Event, Report, Stop};
-pub use model::{LoadError, LoadOptions, Model, Progress};
+pub use model::{LoadError, LoadOptions, Model, Opened, Progress};
 pub use pool::{Alone, Pool};
 pub use session::{Runtime, Session, SessionError};
 pub use simd::Level;

@@ -590,9 +590,12 @@ fn reboot_starts_again_and_off_ends() {
 }
 
 #[test]
-fn the_boot_argument_semihosting_lets_off_end_the_emulator() {
-    let mut rig = Rig::boot(&Card::default(), "semihosting");
-    rig.prompt();
-    rig.board.type_line("off");
-    assert!(rig.exit().success());
+fn the_boot_argument_semihosting_ends_the_emulator_with_0_after_off_and_1_after_a_fault() {
+    for (line, code) in [("off", 0), ("fault read", 1)] {
+        let mut rig = Rig::boot(&Card::default(), "semihosting");
+        rig.prompt();
+        rig.board.type_line(line);
+        // Without semihosting a fault restarts the board and the emulator goes on: only SYS_EXIT gives a 1.
+        assert_eq!(rig.exit().code(), Some(code), "{line}");
+    }
 }

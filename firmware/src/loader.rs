@@ -6,7 +6,7 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
@@ -14,7 +14,7 @@ use core::ops::ControlFlow;
 
 use embodios::gguf::Gguf;
 use embodios::model::budget::Budget;
-use embodios::model::{LoadError, LoadOptions, Model, Progress, families};
+use embodios::model::{LoadError, LoadOptions, Model, Opened, Progress, families};
 use embodios::source::Memory;
 use embodios::{ByteSource, Level};
 
@@ -217,18 +217,18 @@ pub fn fit(wanted: usize, free: u64, need: impl Fn(usize) -> u64) -> Fit {
 /// Reads the header and says how much context the model can have in `free` bytes, which are in stretches that
 /// `holds` knows; a sentence if it can't be used.
 pub fn plan(
+    gguf: &Gguf,
     source: &Source,
     wanted: Option<usize>,
     free: u64,
     holds: impl Fn(&[u64]) -> bool,
-) -> Result<Fit, String> {
-    let gguf = Gguf::open(&*source.bytes).map_err(|error| error.to_string())?;
-    let spec = families::spec(&gguf).map_err(|error| error.to_string())?;
+) -> Result<Fit, LoadError> {
+    let spec = families::spec(gguf)?;
     let context = wanted.unwrap_or(CONTEXT).min(spec.context);
     // Weights that are in memory already take no more of it.
     let there = source.bytes.bytes().is_some();
     let budget = |context| {
-        let mut budget = Budget::of(&gguf, context).ok()?;
+        let mut budget = Budget::of(gguf, context).ok()?;
         budget.weights = if there { 0 } else { budget.weights };
         Some(budget)
     };
@@ -248,51 +248,59 @@ pub fn plan(
     })
 }
 
-/// Checks that a model fits into `free` bytes and gives its context; says so where it falls short.
+/// Reads a model's header and checks that it can run and fits into `free` bytes; gives its context, too, and says so
+/// where it falls short. Takes no memory for weights, so a model that runs meanwhile stays.
 pub fn check(
     console: &mut Console,
     platform: &dyn Platform,
     source: &Source,
     wanted: Option<usize>,
     free: u64,
-) -> Option<usize> {
+) -> Option<(Opened, usize)> {
     let name = &source.name;
-    match plan(source, wanted, free, |pieces| platform.memory_holds(pieces)) {
+    let opened = Opened::new(&*source.bytes);
+    let holds = |pieces: &[u64]| platform.memory_holds(pieces);
+    let fits = opened.and_then(|opened| Ok((plan(opened.gguf(), source, wanted, free, holds)?, opened)));
+    let (fits, opened) = match fits {
+        Ok(fits) => fits,
         Err(why) => {
             console.line(format_args!("{name} can't be used: {why}."));
-            None
+            return None;
         }
-        Ok(Fit::Not(need)) => {
+    };
+    let context = match fits {
+        Fit::Not(need) => {
             let (need, free) = (Mib(need), Mib(free));
             console.line(format_args!(
                 "{name} needs {need} of memory and {free} is free: choose a smaller file."
             ));
-            None
+            return None;
         }
-        Ok(Fit::Scattered(need)) => {
+        Fit::Scattered(need) => {
             let (need, free) = (Mib(need), Mib(free));
             console.line(format_args!(
                 "{name} needs {need} of memory; {free} is free, but in stretches too short for it: choose a \
                  smaller file."
             ));
-            None
+            return None;
         }
-        Ok(Fit::Less(context)) => {
+        Fit::Less(context) => {
             let free = Mib(free);
             console.line(format_args!(
                 "The context is {context} tokens: more does not fit into the {free} free."
             ));
-            Some(context)
+            context
         }
-        Ok(Fit::Whole(context)) => {
+        Fit::Whole(context) => {
             if let Some(wanted) = wanted.filter(|&wanted| wanted > context) {
                 console.line(format_args!(
                     "The context is {context} tokens: the model was made for no more than that (ctx is {wanted})."
                 ));
             }
-            Some(context)
+            context
         }
-    }
+    };
+    Some((opened, context))
 }
 
 /// Brings the model into memory, showing how far it is. Ctrl-C stops it.
@@ -300,6 +308,7 @@ pub fn load(
     console: &mut Console,
     platform: &dyn Platform,
     source: &Source,
+    opened: Opened,
     context: usize,
     level: Level,
 ) -> Option<Loaded> {
@@ -314,7 +323,7 @@ pub fn load(
         if platform.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let options = LoadOptions { level, memory_free: Some(platform.memory_free()), context: Some(context) };
-    let loaded = Model::load(&*source.bytes, &options, &mut show);
+    let loaded = opened.load(&*source.bytes, &options, &mut show);
     console.fresh_line();
     match loaded {
         Ok(model) => Some(Loaded { model, context }),
@@ -379,19 +388,20 @@ mod tests {
         let format = embodios::quant::FORMATS.first().expect("there are formats");
         let bytes = embodios::synth::tiny(1, format).leak();
         let source = Source { name: "tiny.gguf".into(), bytes: Box::new(Memory(bytes)) };
-        assert!(matches!(plan(&source, None, 1 << 40, |_| true), Ok(Fit::Whole(_))));
-        assert!(matches!(plan(&source, None, 1 << 40, |_| false), Ok(Fit::Scattered(1..))));
-        assert!(matches!(plan(&source, None, 10, |_| true), Ok(Fit::Not(_))));
-        assert!(matches!(plan(&source, None, 10, |_| false), Ok(Fit::Not(_))));
+        let gguf = Gguf::open(&*source.bytes).expect("a sound file");
+        assert!(matches!(plan(&gguf, &source, None, 1 << 40, |_| true), Ok(Fit::Whole(_))));
+        assert!(matches!(plan(&gguf, &source, None, 1 << 40, |_| false), Ok(Fit::Scattered(1..))));
+        assert!(matches!(plan(&gguf, &source, None, 10, |_| true), Ok(Fit::Not(_))));
+        assert!(matches!(plan(&gguf, &source, None, 10, |_| false), Ok(Fit::Not(_))));
         let keys = |context: usize| {
             let seen = core::cell::Cell::new(0);
-            let _ = plan(&source, Some(context), 1 << 40, |pieces| {
+            let _ = plan(&gguf, &source, Some(context), 1 << 40, |pieces| {
                 seen.set(pieces[1]);
                 true
             });
             seen.get()
         };
-        let fits = plan(&source, Some(400), 1 << 40, |pieces| pieces[1] <= keys(300));
+        let fits = plan(&gguf, &source, Some(400), 1 << 40, |pieces| pieces[1] <= keys(300));
         assert!(matches!(fits, Ok(Fit::Less(300))), "{fits:?}");
     }
 

@@ -30,6 +30,7 @@ fn start(entry: boot::Entry) -> ! {
     platform::set_board(board, boot::devices(board));
     platform::ask_for_memory(&mut handoff);
     panic::stop_after_fault(handoff.has_argument("onfault=stop"));
+    platform::allow_semihosting(handoff.has_argument("semihosting"));
 
     // 2. Memory: everything in its place, with no more rights than it needs.
     let layout = boot::take_memory(&handoff, tree, board, &HEAP).unwrap_or_else(|error| panic!("{error}"));

@@ -7,7 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use core::time::Duration;
 
 use embodios::{ByteSource, Pool, ReadError};
@@ -43,6 +43,22 @@ pub static TEAM: Team = Team::new();
 /// What was received: room for a paste of 100 KB while the program is busy.
 static RECEIVED: Ring<{ 128 * 1024 }> = Ring::new();
 static DEVICES: Once<(&'static Board, Devices)> = Once::new();
+/// The boot arguments allow semihosting.
+static SEMIHOSTING: AtomicBool = AtomicBool::new(false);
+
+/// Allows [`exit_emulator`], whose instruction is undefined where no debugger or emulator takes it.
+pub fn allow_semihosting(allowed: bool) {
+    SEMIHOSTING.store(allowed, Ordering::Relaxed);
+}
+
+/// Ends the emulator with this code where the boot arguments allow it; else returns.
+pub fn exit_emulator(code: u32) {
+    if SEMIHOSTING.load(Ordering::Relaxed) {
+        last_resort().flush();
+        cpu::semihosting_exit(code);
+    }
+}
+
 /// Which UART is the console.
 static CONSOLE: AtomicU8 = AtomicU8::new(NONE);
 static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
@@ -533,12 +549,7 @@ impl Platform for Machine {
     }
 
     fn exit(&mut self, code: u32) {
-        if self.handoff.has_argument("semihosting") {
-            if let Some(console) = console() {
-                console.flush();
-            }
-            cpu::semihosting_exit(code);
-        }
+        exit_emulator(code);
     }
 
     fn reboot(&mut self) {

@@ -55,50 +55,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a GGUF file. `progress` may stop it.
+    /// Reads a GGUF file: [`Opened::new`], then [`Opened::load`].
     pub fn load(
         source: &dyn ByteSource,
         options: &LoadOptions,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Arc<Self>, LoadError> {
-        let gguf = Gguf::open(source)?;
-        let spec = families::spec(&gguf)?;
-        if let Some(free) = options.memory_free {
-            let mut budget = Budget::with_spec(&gguf, &spec, options.context.unwrap_or(spec.context));
-            if source.bytes().is_some() {
-                budget.weights = 0;
-            }
-            if budget.total() > free {
-                return Err(LoadError::TooBig { budget, free });
-            }
-        }
-        let tokenizer = Tokenizer::from_metadata(&gguf.metadata)?;
-        if tokenizer.len() != spec.vocabulary {
-            return Err(LoadError::Unsupported {
-                what: alloc::format!(
-                    "{} tokens in the tokenizer and {} in the weights",
-                    tokenizer.len(),
-                    spec.vocabulary
-                ),
-            });
-        }
-        let (template, template_warning) = match Template::from_metadata(&gguf.metadata) {
-            Ok(template) => (template, None),
-            Err(error) => (error.fall_back(), Some(error)),
-        };
-        let weights =
-            Weights::load(&gguf, &spec, source, &mut |done, total| progress(Progress { done, total }))?;
-        let frequencies = rope::frequencies(spec.rope_width, spec.rope_base, weights.rope_factors.as_deref());
-        Ok(Arc::new(Self {
-            metadata: gguf.metadata.without_arrays(),
-            level: options.level,
-            spec,
-            tokenizer,
-            template,
-            template_warning,
-            frequencies,
-            weights,
-        }))
+        Opened::new(source)?.load(source, options, progress)
     }
 
     /// Sizes.
@@ -137,6 +100,70 @@ impl Model {
     /// Bytes of memory of its own that the tensor data takes; 0 where the boot loader's copy is used.
     pub fn own_bytes(&self) -> u64 {
         self.weights.own_bytes()
+    }
+}
+
+/// A model file whose header has been read and found to be one that runs; its weights are still where they were.
+pub struct Opened {
+    gguf: Gguf,
+    spec: Spec,
+    tokenizer: Tokenizer,
+}
+
+impl Opened {
+    /// Reads the header and checks all that can be known from it: architecture, tokenizer, every tensor.
+    pub fn new(source: &dyn ByteSource) -> Result<Self, LoadError> {
+        let gguf = Gguf::open(source)?;
+        let spec = families::spec(&gguf)?;
+        let tokenizer = Tokenizer::from_metadata(&gguf.metadata)?;
+        if tokenizer.len() != spec.vocabulary {
+            let (tokens, rows) = (tokenizer.len(), spec.vocabulary);
+            let what = alloc::format!("{tokens} tokens in the tokenizer and {rows} in the weights");
+            return Err(LoadError::Unsupported { what });
+        }
+        weights::Plan::of(&gguf, &spec)?;
+        Ok(Self { gguf, spec, tokenizer })
+    }
+
+    /// The header.
+    pub fn gguf(&self) -> &Gguf {
+        &self.gguf
+    }
+
+    /// Reads the weights from the source that was opened. `progress` may stop it.
+    pub fn load(
+        self,
+        source: &dyn ByteSource,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Arc<Model>, LoadError> {
+        let Self { gguf, spec, tokenizer } = self;
+        if let Some(free) = options.memory_free {
+            let mut budget = Budget::with_spec(&gguf, &spec, options.context.unwrap_or(spec.context));
+            if source.bytes().is_some() {
+                budget.weights = 0;
+            }
+            if budget.total() > free {
+                return Err(LoadError::TooBig { budget, free });
+            }
+        }
+        let (template, template_warning) = match Template::from_metadata(&gguf.metadata) {
+            Ok(template) => (template, None),
+            Err(error) => (error.fall_back(), Some(error)),
+        };
+        let weights =
+            Weights::load(&gguf, &spec, source, &mut |done, total| progress(Progress { done, total }))?;
+        let frequencies = rope::frequencies(spec.rope_width, spec.rope_base, weights.rope_factors.as_deref());
+        Ok(Arc::new(Model {
+            metadata: gguf.metadata.without_arrays(),
+            level: options.level,
+            spec,
+            tokenizer,
+            template,
+            template_warning,
+            frequencies,
+            weights,
+        }))
     }
 }
 

@@ -71,40 +71,30 @@ pub struct Layer {
     pub down: Matrix,
 }
 
-/// All weights of a model.
-pub struct Weights {
-    arena: Arena,
-    /// Vocabulary × embedding: a row a token.
-    pub embedding: Matrix,
-    /// Transformer blocks in order.
-    pub layers: Vec<Layer>,
-    /// Norm before the output head: embedding floats.
-    pub output_norm: Vec<f32>,
-    /// Vocabulary × embedding: the embedding itself where the file ties them.
-    pub head: Matrix,
-    /// Divisors of the rotation frequencies, one a pair, where the file has them (Llama 3.1).
-    pub rope_factors: Option<Vec<f32>>,
+/// Where every weight that the forward pass asks for lies in the file; nothing is read yet.
+pub struct Plan<'a> {
+    embedding: Matrix,
+    head: Matrix,
+    output_norm: &'a TensorInfo,
+    factors: Option<&'a TensorInfo>,
+    /// Each layer's matrices in the order of [`Layer`], and its two norms.
+    matrices: Vec<([Matrix; 7], [&'a TensorInfo; 2])>,
 }
 
-impl Weights {
-    /// Finds every tensor that the spec asks for, then reads them. Tensors that no part of the forward pass
-    /// would use are an error: a model that has them would be answered wrongly without.
-    pub fn load(
-        gguf: &Gguf,
-        spec: &Spec,
-        source: &dyn ByteSource,
-        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<Self, LoadError> {
+impl<'a> Plan<'a> {
+    /// Finds every tensor and checks its shape and format. Tensors that no part of the forward pass would use are
+    /// an error: a model that has them would be answered wrongly without.
+    pub fn of(gguf: &'a Gguf, spec: &Spec) -> Result<Self, LoadError> {
         let mut directory = Directory { gguf, used: alloc::vec![false; gguf.tensors.len()] };
         let (wide, narrow) = (spec.query_width(), spec.kv_width());
         let embedding = directory.matrix("token_embd.weight", spec.vocabulary, spec.embedding)?;
-        let output_norm = directory.find("output_norm.weight")?;
+        let output_norm = directory.vector("output_norm.weight", spec.embedding)?;
         let head = match gguf.tensor("output.weight") {
             Some(_) => directory.matrix("output.weight", spec.vocabulary, spec.embedding)?,
             None => embedding,
         };
         let factors = match gguf.tensor("rope_freqs.weight") {
-            Some(_) => Some(directory.find("rope_freqs.weight")?),
+            Some(_) => Some(directory.vector("rope_freqs.weight", spec.rope_width / 2)?),
             None => None,
         };
         let mut matrices = Vec::new();
@@ -121,10 +111,41 @@ impl Weights {
                 matrix("ffn_up", spec.feed_forward, spec.embedding)?,
                 matrix("ffn_down", spec.embedding, spec.feed_forward)?,
             ];
-            matrices.push((found, [directory.find(&name("attn_norm"))?, directory.find(&name("ffn_norm"))?]));
+            let norms = [
+                directory.vector(&name("attn_norm"), spec.embedding)?,
+                directory.vector(&name("ffn_norm"), spec.embedding)?,
+            ];
+            matrices.push((found, norms));
         }
         directory.all_used()?;
+        Ok(Self { embedding, head, output_norm, factors, matrices })
+    }
+}
 
+/// All weights of a model.
+pub struct Weights {
+    arena: Arena,
+    /// Vocabulary × embedding: a row a token.
+    pub embedding: Matrix,
+    /// Transformer blocks in order.
+    pub layers: Vec<Layer>,
+    /// Norm before the output head: embedding floats.
+    pub output_norm: Vec<f32>,
+    /// Vocabulary × embedding: the embedding itself where the file ties them.
+    pub head: Matrix,
+    /// Divisors of the rotation frequencies, one a pair, where the file has them (Llama 3.1).
+    pub rope_factors: Option<Vec<f32>>,
+}
+
+impl Weights {
+    /// Reads the tensors that a [`Plan`] has found.
+    pub fn load(
+        gguf: &Gguf,
+        spec: &Spec,
+        source: &dyn ByteSource,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Self, LoadError> {
+        let Plan { embedding, head, output_norm, factors, matrices } = Plan::of(gguf, spec)?;
         let arena = fill(gguf, source, progress)?;
         let bytes = arena.bytes();
         let vector = |info: &TensorInfo, len: usize| vector(gguf, bytes, info, len);
@@ -209,9 +230,6 @@ fn fill(
 
 /// Norms and the like are a few floats: kept as floats, whatever the file has.
 fn vector(gguf: &Gguf, bytes: &[u8], info: &TensorInfo, len: usize) -> Result<Vec<f32>, LoadError> {
-    if info.columns() != len as u64 || info.rows() != 1 {
-        return Err(wrong_shape(info, 1, len));
-    }
     let format = format_of(info)?;
     let start = usize::try_from(info.offset - gguf.data_offset).map_err(|_| wrong_shape(info, 1, len))?;
     let mut floats = alloc::vec![0.0; len];
@@ -247,6 +265,15 @@ impl<'a> Directory<'a> {
             }
             None => Err(LoadError::MissingTensor { name: name.into() }),
         }
+    }
+
+    /// A few floats, in whatever format.
+    fn vector(&mut self, name: &str, len: usize) -> Result<&'a TensorInfo, LoadError> {
+        let info = self.find(name)?;
+        if info.columns() != len as u64 || info.rows() != 1 {
+            return Err(wrong_shape(info, 1, len));
+        }
+        format_of(info).map(|_| info)
     }
 
     fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Matrix, LoadError> {

@@ -1,10 +1,11 @@
 //! models, load, tokens: what is on the card, and how a model reads.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use core::fmt::Write;
 
-use embodios::Conversation;
+use embodios::gguf::Gguf;
+use embodios::{Conversation, LoadError};
 
 use super::{Shell, Talker, sentence};
 use crate::loader::{self, Fit, Loaded, Mib, Source};
@@ -35,7 +36,10 @@ pub fn models(shell: &mut Shell, _: &str) {
             Ok(bytes) => {
                 let source = Source { name: file.name.clone(), bytes };
                 let holds = |pieces: &[u64]| shell.platform.memory_holds(pieces);
-                match loader::plan(&source, shell.config.context, free, holds) {
+                let fits = Gguf::open(&*source.bytes)
+                    .map_err(LoadError::from)
+                    .and_then(|gguf| loader::plan(&gguf, &source, shell.config.context, free, holds));
+                match fits {
                     Ok(Fit::Whole(context)) => format!("fits, context {context}"),
                     Ok(Fit::Less(context)) => format!("fits with a context of {context}"),
                     Ok(Fit::Not(need)) => format!("too big: needs {}, {} is free", Mib(need), Mib(free)),
@@ -43,7 +47,7 @@ pub fn models(shell: &mut Shell, _: &str) {
                         let (need, free) = (Mib(need), Mib(free));
                         format!("too big: needs {need}, {free} is free in shorter stretches")
                     }
-                    Err(why) => why,
+                    Err(why) => why.to_string(),
                 }
             }
         };
@@ -100,13 +104,14 @@ impl Shell<'_> {
         let start = self.platform.nanos();
         let free = self.free_without_model();
         let wanted = self.config.context;
-        let Some(context) = loader::check(&mut self.console, self.platform, source, wanted, free) else {
+        let Some((opened, context)) = loader::check(&mut self.console, self.platform, source, wanted, free)
+        else {
             return;
         };
         self.talker = None; // its memory is what the next one gets
         self.last = None;
         let before = self.platform.memory_free();
-        let loaded = loader::load(&mut self.console, self.platform, source, context, self.level);
+        let loaded = loader::load(&mut self.console, self.platform, source, opened, context, self.level);
         let Some(Loaded { model, context }) = loaded else { return };
         let sampling = self.sampling();
         match Conversation::new(model, context, sampling) {

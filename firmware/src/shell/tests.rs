@@ -209,6 +209,22 @@ fn a_model_that_does_not_fit_leaves_the_present_one() {
 }
 
 #[test]
+fn a_model_that_cannot_run_leaves_the_present_one_and_its_conversation() {
+    let good = tiny();
+    let mut bad = good.clone();
+    // The type of a tensor follows its name, the number of its sizes and two sizes: IQ4_NL, which does not run.
+    let name = b"blk.0.attn_q.weight";
+    let at = bad.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4 + 16;
+    bad[at] = 20;
+    let files: &[(&'static str, &[u8])] = &[("bad.gguf", &bad), ("good.gguf", &good)];
+    let text =
+        play(files, "good.gguf\rset temperature 0\rset limit 8\rhello\rload bad.gguf\rstatus\rand now\r");
+    assert!(after(&text, "load bad.gguf").contains("has the type IQ4_NL, which is not supported"), "{text}");
+    assert!(after(&text, "status").contains("good.gguf"), "{text}");
+    assert!(after(&text, "and now").contains(" kept)"), "the conversation goes on: {text}");
+}
+
+#[test]
 fn ctrl_c_stops_loading() {
     let mut platform = TestPlatform::with_files(&[("tiny.gguf", &tiny())]);
     platform.interrupt_after.set(Some(0));
