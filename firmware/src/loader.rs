@@ -258,13 +258,16 @@ pub fn check(
     free: u64,
 ) -> Option<(Opened, usize)> {
     let name = &source.name;
-    let opened = Opened::new(&*source.bytes);
+    let header = Gguf::open(&*source.bytes).map_err(LoadError::from);
     let holds = |pieces: &[u64]| platform.memory_holds(pieces);
-    let fits = opened.and_then(|opened| Ok((plan(opened.gguf(), source, wanted, free, holds)?, opened)));
-    let (fits, opened) = match fits {
+    let fits = header.and_then(|gguf| Ok((plan(&gguf, source, wanted, free, holds)?, gguf)));
+    let refuse = |console: &mut Console, why: LoadError| {
+        console.line(format_args!("{name} can't be used: {why}."));
+    };
+    let (fits, gguf) = match fits {
         Ok(fits) => fits,
         Err(why) => {
-            console.line(format_args!("{name} can't be used: {why}."));
+            refuse(console, why);
             return None;
         }
     };
@@ -300,7 +303,13 @@ pub fn check(
             context
         }
     };
-    Some((opened, context))
+    match Opened::new(gguf) {
+        Ok(opened) => Some((opened, context)),
+        Err(why) => {
+            refuse(console, why);
+            None
+        }
+    }
 }
 
 /// Brings the model into memory, showing how far it is. Ctrl-C stops it.

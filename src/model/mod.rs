@@ -55,13 +55,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a GGUF file: [`Opened::new`], then [`Opened::load`].
+    /// Reads a GGUF file: [`Gguf::open`], [`Opened::new`], then [`Opened::load`].
     pub fn load(
         source: &dyn ByteSource,
         options: &LoadOptions,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Arc<Self>, LoadError> {
-        Opened::new(source)?.load(source, options, progress)
+        Opened::new(Gguf::open(source)?)?.load(source, options, progress)
     }
 
     /// Sizes.
@@ -103,7 +103,7 @@ impl Model {
     }
 }
 
-/// A model file whose header has been read and found to be one that runs; its weights are still where they were.
+/// A model whose header was found to be one that runs; its weights are still where they were.
 pub struct Opened {
     gguf: Gguf,
     spec: Spec,
@@ -111,9 +111,8 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Reads the header and checks all that can be known from it: architecture, tokenizer, every tensor.
-    pub fn new(source: &dyn ByteSource) -> Result<Self, LoadError> {
-        let gguf = Gguf::open(source)?;
+    /// Checks all that can be known from a header: architecture, tokenizer, every tensor.
+    pub fn new(gguf: Gguf) -> Result<Self, LoadError> {
         let spec = families::spec(&gguf)?;
         let tokenizer = Tokenizer::from_metadata(&gguf.metadata)?;
         if tokenizer.len() != spec.vocabulary {
@@ -125,12 +124,7 @@ impl Opened {
         Ok(Self { gguf, spec, tokenizer })
     }
 
-    /// The header.
-    pub fn gguf(&self) -> &Gguf {
-        &self.gguf
-    }
-
-    /// Reads the weights from the source that was opened. `progress` may stop it.
+    /// Reads the weights from the source that the header is from. `progress` may stop it.
     pub fn load(
         self,
         source: &dyn ByteSource,
