@@ -87,13 +87,13 @@ impl<F: Block32> Format for F {
 
     fn multiply(level: Level, rows: &[u8], inputs: &Inputs, out: &mut Band<'_>) {
         match level {
-            Level::Plain => multiply_plain::<F>(rows, inputs, out),
+            Level::Plain | Level::Fma(_) => multiply_plain::<F>(rows, inputs, out),
             #[cfg(target_arch = "aarch64")]
             Level::Neon(_) => multiply_tiles::<F>(rows, inputs, out, &tiles_neon::<F>()),
             #[cfg(target_arch = "aarch64")]
             Level::Dotprod(_) => multiply_tiles::<F>(rows, inputs, out, &tiles_dotprod::<F>()),
             #[cfg(not(target_arch = "aarch64"))]
-            _ => unreachable!("a level other than plain is only made on AArch64"),
+            _ => unreachable!("only made on AArch64"),
         }
     }
 

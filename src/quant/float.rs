@@ -39,7 +39,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 #[inline]
 pub fn dot_half(level: Level, half: &[u16], b: &[f32]) -> f32 {
     match level {
-        Level::Plain => dot_half_plain(half, b),
+        Level::Plain | Level::Fma(_) => dot_half_plain(half, b),
         #[cfg(target_arch = "aarch64")]
         Level::Neon(_) | Level::Dotprod(_) => dot_half_neon(half, b),
         #[cfg(not(target_arch = "aarch64"))]
@@ -85,7 +85,7 @@ fn dot_half_neon(half: &[u16], b: &[f32]) -> f32 {
 #[inline]
 pub fn add_scaled_half(level: Level, out: &mut [f32], half: &[u16], weight: f32) {
     match level {
-        Level::Plain => add_scaled_half_plain(out, half, weight),
+        Level::Plain | Level::Fma(_) => add_scaled_half_plain(out, half, weight),
         #[cfg(target_arch = "aarch64")]
         Level::Neon(_) | Level::Dotprod(_) => add_scaled_half_neon(out, half, weight),
         #[cfg(not(target_arch = "aarch64"))]

@@ -111,6 +111,31 @@ pub fn sdot(sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     sum
 }
 
+/// The same with four bytes of `x`, word `LANE` of it, for every lane: a tile whose lanes are rows.
+///
+/// # Safety
+/// Code that is not itself compiled for `dotprod` must hold a [`super::Dotprod`].
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub fn sdot_lane<const LANE: i32>(sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    let mut sum = sum;
+    // SAFETY: registers only; the instruction exists where this function may be called.
+    unsafe {
+        asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]", inout(vreg) sum, in(vreg) w, in(vreg) x, const LANE,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// Asks for the cache line of an address that will be read once. An address that cannot be read is ignored.
+#[inline(always)]
+pub fn prefetch(from: *const u8) {
+    // SAFETY: a prefetch changes no state that a program can see and never faults (Arm ARM C6.2.248).
+    unsafe {
+        asm!("prfm pldl1strm, [{0}]", in(reg) from, options(readonly, nostack, preserves_flags));
+    }
+}
+
 /// The sums of four vectors, one a lane.
 ///
 /// # Safety
