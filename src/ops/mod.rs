@@ -7,4 +7,5 @@ pub mod attention;
 pub mod elementwise;
 pub mod matmul;
 pub mod norm;
+pub mod quantize;
 pub mod rope;

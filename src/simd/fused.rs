@@ -97,7 +97,6 @@ mod hard {
 /// ```
 ///
 /// A module that uses it has to allow `unsafe_code`.
-#[allow(unused_macros)] // until the first body outside the tests
 macro_rules! compiled_twice {
     ($($(#[$attribute:meta])* $visibility:vis fn $name:ident $([$($generic:ident: $bound:path),+])?
         ($($argument:ident: $type:ty),* $(,)?) $(-> $returned:ty)? = $body:ident;)+) => {$(
@@ -118,7 +117,6 @@ macro_rules! compiled_twice {
         }
     )+};
 }
-#[allow(unused_imports)] // until the first body outside the tests
 pub(crate) use compiled_twice;
 
 #[cfg(test)]

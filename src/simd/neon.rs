@@ -50,6 +50,33 @@ pub unsafe fn load_floats(from: *const f32) -> float32x4_t {
     value
 }
 
+/// Loads eight floats from any alignment.
+///
+/// # Safety
+/// 32 bytes at `from` must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn load_floats_pair(from: *const f32) -> (float32x4_t, float32x4_t) {
+    let (low, high): (float32x4_t, float32x4_t);
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldp {0:q}, {1:q}, [{2}]", out(vreg) low, out(vreg) high, in(reg) from,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    (low, high)
+}
+
+/// Stores 32 bytes at any alignment.
+///
+/// # Safety
+/// 32 bytes at `to` must be writable, in normal memory.
+#[inline(always)]
+pub unsafe fn store_pair(to: *mut i8, low: int8x16_t, high: int8x16_t) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("stp {0:q}, {1:q}, [{2}]", in(vreg) low, in(vreg) high, in(reg) to, options(nostack, preserves_flags));
+    }
+}
+
 /// Stores four floats at any alignment.
 ///
 /// # Safety
