@@ -19,6 +19,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+pub use embodios::bench::{Counters, Waits};
 use embodios::{ByteSource, Pool};
 
 pub use shell::run;
@@ -68,6 +69,30 @@ pub trait Platform {
     }
     /// Interrupts taken by all cores since the start, if they are counted.
     fn interrupts(&self) -> Option<u64> {
+        None
+    }
+    /// The performance monitor, if the CPU has one that works.
+    fn counters(&self) -> Option<&dyn Counters> {
+        None
+    }
+    /// How the cores have waited for each other since the start.
+    fn waits(&self) -> Option<Waits> {
+        None
+    }
+    /// Calls of the allocator since the start.
+    fn allocations(&self) -> Option<u64> {
+        None
+    }
+    /// Bytes that `memcpy` and `memmove` have copied since the first call of this.
+    fn copied(&self) -> Option<u64> {
+        None
+    }
+    /// The cores' stacks.
+    fn stacks(&self) -> Vec<Stack> {
+        Vec::new()
+    }
+    /// Bytes of the small heap in use: now, and at most since the start.
+    fn heap(&self) -> Option<(u64, u64)> {
         None
     }
 
@@ -127,6 +152,17 @@ pub struct Region {
     pub bytes: u64,
     /// How much of it is in use.
     pub used: u64,
+}
+
+/// A core's stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stack {
+    /// Whose it is: "core 0".
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// The most that was ever in use.
+    pub most: u64,
 }
 
 /// A file on the card.

@@ -97,6 +97,10 @@ impl Model {
     pub fn weight_bytes(&self) -> u64 {
         self.weights.bytes_per_token()
     }
+    /// All tensor data as it lies in memory: what a measurement of bandwidth reads.
+    pub fn weight_memory(&self) -> &[u8] {
+        self.weights.memory()
+    }
     /// Bytes of memory of its own that the tensor data takes; 0 where the boot loader's copy is used.
     pub fn own_bytes(&self) -> u64 {
         self.weights.own_bytes()

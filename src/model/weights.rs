@@ -189,6 +189,11 @@ impl Weights {
         (self.layers.iter().map(layer).sum::<usize>() + self.head.bytes()) as u64
     }
 
+    /// All tensor data.
+    pub fn memory(&self) -> &[u8] {
+        self.arena.bytes()
+    }
+
     /// Bytes of memory of our own that hold tensor data: none where the boot loader's copy is used.
     pub fn own_bytes(&self) -> u64 {
         match &self.arena {

@@ -9,6 +9,7 @@ use core::fmt;
 pub mod fused;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
+pub mod read;
 
 pub use fused::Fused;
 
