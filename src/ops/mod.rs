@@ -4,6 +4,7 @@
 //! never fused, and no function of an operating system's mathematics library.
 
 pub mod attention;
+pub mod dot;
 pub mod elementwise;
 pub mod matmul;
 pub mod norm;

@@ -10,8 +10,12 @@ pub trait Fused: Copy {
     fn madd(a: f32, b: f32, c: f32) -> f32;
     /// The same in eight lanes.
     fn madd8(a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8];
+    /// The same in four lanes.
+    fn madd4(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4];
     /// Eight binary16 as f32.
     fn widen8(halves: [u16; 8]) -> [f32; 8];
+    /// Eight f32 rounded to binary16, ties to even.
+    fn narrow8(floats: [f32; 8]) -> [u16; 8];
 }
 
 /// For every CPU.
@@ -38,8 +42,18 @@ impl Fused for Soft {
     }
 
     #[inline(always)]
+    fn madd4(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+        core::array::from_fn(|i| Self::madd(a[i], b[i], c[i]))
+    }
+
+    #[inline(always)]
     fn widen8(halves: [u16; 8]) -> [f32; 8] {
         halves.map(|half| half::f16::from_bits(half).to_f32())
+    }
+
+    #[inline(always)]
+    fn narrow8(floats: [f32; 8]) -> [u16; 8] {
+        floats.map(|float| half::f16::from_f32(float).to_bits())
     }
 }
 
@@ -78,9 +92,26 @@ mod hard {
         }
 
         #[inline(always)]
+        fn madd4(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+            // SAFETY: as above; arrays and vectors of four floats have the same bytes.
+            unsafe {
+                let [a, b, c] = [a, b, c].map(|lanes| transmute::<[f32; 4], __m128>(lanes));
+                transmute::<__m128, [f32; 4]>(_mm_fmadd_ps(a, b, c))
+            }
+        }
+
+        #[inline(always)]
         fn widen8(halves: [u16; 8]) -> [f32; 8] {
             // SAFETY: as above.
             unsafe { transmute::<__m256, [f32; 8]>(_mm256_cvtph_ps(transmute::<[u16; 8], __m128i>(halves))) }
+        }
+
+        #[inline(always)]
+        fn narrow8(floats: [f32; 8]) -> [u16; 8] {
+            // SAFETY: as above.
+            unsafe {
+                transmute::<__m128i, [u16; 8]>(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(vector(floats)))
+            }
         }
     }
 }
@@ -127,20 +158,23 @@ mod tests {
     use proptest::prelude::*;
 
     #[inline(always)]
-    fn each_body<M: Fused>(a: f32, b: f32, c: f32, half: u16) -> [f32; 3] {
-        [M::madd(a, b, c), M::madd8([a; 8], [b; 8], [c; 8])[7], M::widen8([half; 8])[7]]
+    fn each_body<M: Fused>(a: f32, b: f32, c: f32, half: u16) -> [f32; 4] {
+        [
+            M::madd(a, b, c),
+            M::madd8([a; 8], [b; 8], [c; 8])[7],
+            M::madd4([a; 4], [b; 4], [c; 4])[3],
+            M::widen8([half; 8])[7],
+        ]
     }
-    compiled_twice! { fn each(a: f32, b: f32, c: f32, half: u16) -> [f32; 3] = each_body; }
+    compiled_twice! { fn each(a: f32, b: f32, c: f32, half: u16) -> [f32; 4] = each_body; }
 
     #[test]
     fn a_sum_is_rounded_once() {
         // 2⁻²⁴ of the product decides: rounded twice, it is gone before the sum.
         let (a, c) = (1.0 + f32::EPSILON, -1.0 - 2.0 * f32::EPSILON);
         for level in levels() {
-            assert_eq!(
-                each(level, a, a, c, 0x3c00),
-                [f32::EPSILON * f32::EPSILON, f32::EPSILON * f32::EPSILON, 1.0]
-            );
+            let square = f32::EPSILON * f32::EPSILON;
+            assert_eq!(each(level, a, a, c, 0x3c00), [square, square, square, 1.0]);
         }
     }
 
@@ -148,7 +182,7 @@ mod tests {
         #[test]
         fn every_level_fuses_and_widens_to_the_same_bits(a: u32, b: u32, c: u32, half: u16) {
             let [a, b, c] = [a, b, c].map(f32::from_bits);
-            let exact = [libm::fmaf(a, b, c), libm::fmaf(a, b, c), half::f16::from_bits(half).to_f32()];
+            let exact = [libm::fmaf(a, b, c), libm::fmaf(a, b, c), libm::fmaf(a, b, c), half::f16::from_bits(half).to_f32()];
             for level in levels() {
                 for (got, exact) in each(level, a, b, c, half).into_iter().zip(exact) {
                     prop_assert!(got.to_bits() == exact.to_bits() || got.is_nan() && exact.is_nan());

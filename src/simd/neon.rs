@@ -122,6 +122,35 @@ pub unsafe fn load_half(from: *const u16) -> float32x4_t {
     value
 }
 
+/// Widens eight binary16 from any alignment.
+///
+/// # Safety
+/// 16 bytes at `from` must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn load_half_pair(from: *const u16) -> (float32x4_t, float32x4_t) {
+    let (low, high): (float32x4_t, float32x4_t);
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldr {low:q}, [{p}]", "fcvtl2 {high:v}.4s, {low:v}.8h", "fcvtl {low:v}.4s, {low:v}.4h",
+            low = out(vreg) low, high = out(vreg) high, p = in(reg) from,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    (low, high)
+}
+
+/// Rounds eight floats to binary16, to nearest even, and stores them at any alignment.
+///
+/// # Safety
+/// 16 bytes at `to` must be writable, in normal memory.
+#[inline(always)]
+pub unsafe fn store_half_pair(to: *mut u16, (low, high): (float32x4_t, float32x4_t)) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("fcvtn {low:v}.4h, {low:v}.4s", "fcvtn2 {low:v}.8h, {high:v}.4s", "str {low:q}, [{p}]",
+            low = inout(vreg) low => _, high = in(vreg) high, p = in(reg) to, options(nostack, preserves_flags));
+    }
+}
+
 /// Four sums of four products of signed bytes, added to `sum`: ARMv8.2 `sdot`, which stable Rust lacks.
 ///
 /// # Safety
