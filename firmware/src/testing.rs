@@ -7,7 +7,7 @@ use std::rc::Rc;
 use embodios::{Alone, ByteSource, Pool, ReadError};
 use unicode_width::UnicodeWidthChar;
 
-use crate::{FileEntry, Platform, Region, Status, Terminal};
+use crate::{FileEntry, Platform, Region, Stack, Status, Terminal};
 
 /// A terminal that types its script and remembers what it was sent. Clones are the same terminal.
 #[derive(Clone, Default)]
@@ -219,6 +219,17 @@ impl Platform for TestPlatform {
     }
     fn interrupts(&self) -> Option<u64> {
         Some(0)
+    }
+    fn allocations(&self) -> Option<u64> {
+        Some(12)
+    }
+    fn stacks(&self) -> Vec<Stack> {
+        let stack =
+            |core: u64| Stack { name: format!("core {core}"), bytes: 65_536, most: 5120 + core * 1024 };
+        vec![stack(0), stack(1)]
+    }
+    fn heap(&self) -> Option<(u64, u64)> {
+        Some((3_000_000, 4_000_000))
     }
     fn files(&mut self) -> Result<Vec<FileEntry>, String> {
         let files = self.files.as_ref().map_err(String::clone)?;

@@ -1,22 +1,19 @@
-//! perf, benchmark, digest: measured, on this board, now.
+//! perf, bench, digest: measured, on this board, now.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
+use embodios::bench::{self, CSV_BEGIN, CSV_END, Meters, Plan, Report};
 use embodios::session::BATCH;
 use embodios::{Alone, Model, Runtime, Session, SessionError};
 
-use super::{Shell, on_board, sentence};
+use super::{Shell, VERSION, on_board, sentence};
 use crate::config::unquoted;
-
-/// Tokens of prompt and of answer that `benchmark` measures: half a minute on a Pi 4 with a model of 1 GB.
-const PREFILL: usize = 64;
-const DECODE: usize = 32;
+use crate::{Counters, Platform, Waits};
 
 /// `perf`: the last answer's numbers.
 pub fn perf(shell: &mut Shell, _: &str) {
     let Some(answer) = &shell.last else {
-        return shell.say("No answer has been given yet: say something first, or type `benchmark`.");
+        return shell.say("No answer has been given yet: say something first, or type `bench`.");
     };
     let (report, interrupts) = (answer.report, answer.interrupts);
     shell.say(format_args!(
@@ -46,38 +43,35 @@ pub fn perf(shell: &mut Shell, _: &str) {
     }
 }
 
-/// `benchmark`: a prompt of fixed tokens at once, then one token at a time.
-pub fn benchmark(shell: &mut Shell, _: &str) {
+/// `bench [PROMPT [DECODE [CORES]]]`: prefill and decode, what they cost, as Markdown and as CSV.
+pub fn bench(shell: &mut Shell, arguments: &str) {
+    if arguments == "help" {
+        return bench::HELP.lines().for_each(|line| shell.say(line));
+    }
     let Some(talker) = shell.talker() else { return };
     let model = Arc::clone(talker.conversation.model());
-    let weight_bytes = model.weight_bytes();
+    let width = shell.platform.pool().width();
+    let plan = match Plan::parse(arguments, width, model.spec().context) {
+        Ok(plan) => plan,
+        Err(why) => return shell.say(sentence(why)),
+    };
+    let (status, level) = (shell.platform.status(), shell.level);
     shell.say(format_args!(
-        "Reading {PREFILL} tokens, then writing {DECODE}; cores: {}.",
-        shell.platform.pool().width()
+        "{}, {} x {}, level {level}, EMBODIOS {VERSION}",
+        status.board, status.cores, status.cpu
     ));
-    match measure(shell, model) {
-        Ok((prefill, mut decode)) => {
-            let total: u64 = decode.iter().sum();
-            decode.sort_unstable();
-            let rate = |tokens: usize, nanos: u64| tokens as f64 / seconds(nanos.max(1));
-            let decode_rate = rate(decode.len(), total);
-            shell.say(format_args!(
-                "prefill  {:.2} tokens/s ({:.3} s)",
-                rate(PREFILL, prefill),
-                seconds(prefill)
-            ));
-            shell.say(format_args!(
-                "decode   {decode_rate:.2} tokens/s ({:.3} s), {:.2} GB/s of weights",
-                seconds(total),
-                weight_bytes as f64 * decode_rate / 1e9
-            ));
-            let milli = |at: usize| decode.get(at).map_or(0.0, |&nanos| nanos as f64 / 1e6);
-            shell.say(format_args!(
-                "a token  {:.2} ms at least, {:.2} in the middle, {:.2} at most",
-                milli(0),
-                milli(decode.len() / 2),
-                milli(decode.len().saturating_sub(1))
-            ));
+    let Shell { console, platform, .. } = shell;
+    let platform = &**platform;
+    let ran = on_board(platform, |runtime| {
+        Report::run(&plan, &model, runtime, &Board(platform), false, &mut |line| console.line(line))
+    });
+    match ran {
+        Ok(report) => {
+            report.rest(&mut |line| console.line(line));
+            console.line("");
+            console.line(CSV_BEGIN);
+            report.csv(&mut |line| console.line(line));
+            console.line(CSV_END);
         }
         Err(SessionError::Stopped) => {
             shell.interrupt_served();
@@ -87,29 +81,25 @@ pub fn benchmark(shell: &mut Shell, _: &str) {
     }
 }
 
-/// Nanoseconds for the prompt, and for each token after it.
-fn measure(shell: &Shell, model: Arc<Model>) -> Result<(u64, Vec<u64>), SessionError> {
-    let vocabulary = model.spec().vocabulary.max(1);
-    let context = (PREFILL + DECODE).min(model.spec().context);
-    // Fixed tokens spread over the vocabulary: no file is needed and every run does the same work.
-    let tokens: Vec<u32> = (1..=context).map(|n| ((n * 2_654_435_761) % vocabulary) as u32).collect();
-    let (prompt, rest) = tokens.split_at(PREFILL.min(context));
-    let mut session = Session::new(model, context)?;
-    let platform = &*shell.platform;
-    on_board(platform, |runtime| {
-        let start = platform.nanos();
-        session.feed(prompt, runtime)?;
-        let mut last = platform.nanos();
-        let prefill = last - start;
-        let mut decode = Vec::with_capacity(rest.len());
-        for &token in rest {
-            session.feed(&[token], runtime)?;
-            let now = platform.nanos();
-            decode.push(now - last);
-            last = now;
-        }
-        Ok((prefill, decode))
-    })
+/// What the board counts.
+struct Board<'a>(&'a dyn Platform);
+
+impl Meters for Board<'_> {
+    fn counters(&self) -> Option<&dyn Counters> {
+        self.0.counters()
+    }
+    fn interrupts(&self) -> Option<u64> {
+        self.0.interrupts()
+    }
+    fn waits(&self) -> Option<Waits> {
+        self.0.waits()
+    }
+    fn allocations(&self) -> Option<u64> {
+        self.0.allocations()
+    }
+    fn copied(&self) -> Option<u64> {
+        self.0.copied()
+    }
 }
 
 /// `digest TEXT`: the same text gives the same digest on every board, level and number of cores, however

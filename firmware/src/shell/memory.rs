@@ -1,6 +1,7 @@
 //! status, mem: the board as it is.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Write;
 
 use super::Shell;
@@ -67,12 +68,42 @@ pub fn mem(shell: &mut Shell, _: &str) {
     }
     let free = Mib(shell.platform.memory_free());
     shell.say(format_args!("free for a model: {free}"));
+    let stacks = shell.platform.stacks();
+    if !stacks.is_empty() {
+        let most: Vec<_> =
+            stacks.iter().map(|stack| alloc::format!("{} {}", stack.name, Mib(stack.most))).collect();
+        let of = Mib(stacks[0].bytes);
+        shell.say(format_args!("stacks, the most ever used of {of} each: {}", most.join(", ")));
+    }
+    let heap = shell.platform.heap();
+    if let Some((now, most)) = heap {
+        shell.say(format_args!("heap: {} now, {} at most", Mib(now), Mib(most)));
+    }
     if let Some(talker) = &shell.talker {
+        let session = talker.conversation.session();
         let model = alloc::sync::Arc::clone(talker.conversation.model());
-        let (bytes, weights) = (Mib(talker.bytes), Mib(model.weight_bytes()));
+        let (context, (cache, scratch)) = (session.context(), session.bytes());
+        let (own, weights) = (model.own_bytes(), model.weight_memory().len() as u64);
+        let place = if own == 0 { ", used where the boot loader put them" } else { "" };
         shell.say(format_args!(
-            "{} takes {bytes}; {weights} of weights are read for each token",
-            model.name()
+            "{}: {} of weights{place}; {} of them are read for each token",
+            model.name(),
+            Mib(weights),
+            Mib(model.weight_bytes())
         ));
+        shell.say(format_args!(
+            "keys and values: {} for {context} tokens; scratch: {}",
+            Mib(cache),
+            Mib(scratch)
+        ));
+        // Scratch lies partly in the heap, so it is no sum of the two: all that is taken, less weights and cache.
+        let used = |name: &str| {
+            let regions = shell.platform.memory();
+            regions.iter().filter(|region| region.name == name).map(|region| region.used).sum::<u64>()
+        };
+        if let Some((now, _)) = heap {
+            let rest = (used("models") + now).saturating_sub(own + cache);
+            shell.say(format_args!("scratch and heap beyond weights, keys and values: {}", Mib(rest)));
+        }
     }
 }

@@ -59,13 +59,16 @@ static COMMANDS: &[Command] = &[
     command("status", "", "the board and the model now", Group::Board, memory::status),
     command("mem", "", "what the memory is used for", Group::Board, memory::mem),
     command("perf", "", "how fast the last answer was", Group::Board, bench::perf),
-    command("benchmark", "", "measure prefill and decode", Group::Board, bench::benchmark),
+    command("bench", "[NUMBERS]", "measure prefill and decode (`bench help`)", Group::Board, bench::bench),
     command("reboot", "", "start again", Group::Board, power::reboot),
     command("off", "", "switch off", Group::Board, power::off),
     command("help", "", "this list", Group::Board, help),
     command("digest", "TEXT", "a hash of the logits after a text", Group::Diagnostics, bench::digest),
     command("fault", "[KIND]", "commit an error, to see it caught", Group::Diagnostics, power::fault),
 ];
+
+/// Other names that commands once had.
+const ALIASES: [(&str, &str); 1] = [("benchmark", "bench")];
 
 const fn command(
     name: &'static str,
@@ -90,7 +93,8 @@ fn meaning(line: &str) -> Meaning<'_> {
     let (slash, bare) = line.strip_prefix('/').map_or((false, line), |rest| (true, rest));
     let (word, rest) = bare.split_once(char::is_whitespace).unwrap_or((bare, ""));
     let rest = rest.trim_start();
-    match COMMANDS.iter().find(|command| command.name == word) {
+    let name = ALIASES.iter().find(|(alias, _)| *alias == word).map_or(word, |(_, name)| name);
+    match COMMANDS.iter().find(|command| command.name == name) {
         _ if line.is_empty() => Meaning::Nothing,
         Some(command) if slash || rest.is_empty() || !command.takes.is_empty() => {
             Meaning::Command(command, rest)

@@ -68,6 +68,7 @@ fn a_line_is_a_command_by_one_rule() {
         ("load", "load|"),
         ("Load the boat", "talk: Load the boat"),
         ("loading", "talk: loading"),
+        ("benchmark 8", "bench|8"),
         ("hello", "talk: hello"),
         ("/hlep", "none: hlep"),
         ("/", "none: "),
@@ -96,10 +97,10 @@ fn without_a_card_or_a_model_there_is_a_sentence_and_the_prompt() {
     platform.files = Err("There is no card in the slot: put one in.".into());
     let text = play_on(
         &mut platform,
-        "hello\rmodels\rload x\rtokens x\rinfer x\rdigest x\rreset\rtalk\rbenchmark\rperf\r",
+        "hello\rmodels\rload x\rtokens x\rinfer x\rdigest x\rreset\rtalk\rbench\rbenchmark\rperf\r",
     );
     assert_eq!(text.matches("There is no card in the slot: put one in.").count(), 3);
-    for line in ["hello", "tokens x", "infer x", "digest x", "reset", "talk", "benchmark"] {
+    for line in ["hello", "tokens x", "infer x", "digest x", "reset", "talk", "bench", "benchmark"] {
         let none = "No model is loaded: `models` lists those on the card, `load NAME` loads one.";
         assert_eq!(after(&text, line), none, "{line}");
     }
@@ -349,7 +350,7 @@ fn tokens_and_digest_and_infer_show_the_engine_at_work() {
 
 #[test]
 fn the_board_is_described() {
-    let text = chat("status\rmem\rbenchmark\rfault me\r/xyzzy\r/hlep\rchat\r");
+    let text = chat("status\rmem\rfault me\r/xyzzy\r/hlep\rchat\r");
     let status = after(&text, "status");
     for part in
         ["Test Board, revision c03115", "1 x Test CPU", "Arm clock 1800 MHz", "48.2 C", "supply voltage"]
@@ -358,8 +359,11 @@ fn the_board_is_described() {
     }
     let mem = after(&text, "mem");
     assert!(mem.contains("kernel") && mem.contains("1.4 MiB of 1.9 MiB used"), "{mem}");
-    let benchmark = after(&text, "benchmark");
-    assert!(benchmark.contains("prefill ") && benchmark.contains(" GB/s"), "{benchmark}");
+    assert!(mem.contains("stacks, the most ever used of 64 KiB each: core 0 5 KiB, core 1 6 KiB"), "{mem}");
+    assert!(mem.contains("heap: 2.8 MiB now, 3.8 MiB at most"), "{mem}");
+    assert!(mem.contains("tiny: 100 KiB of weights; "), "{mem}");
+    assert!(mem.contains(" for 512 tokens; scratch: "), "{mem}");
+    assert!(mem.contains("scratch and heap beyond weights, keys and values: "), "{mem}");
     assert_eq!(after(&text, "fault me"), "There is no fault `me`.");
     assert_eq!(after(&text, "/xyzzy"), "There is no command `xyzzy`: `help` lists them.");
     assert_eq!(after(&text, "/hlep"), "There is no command `hlep`: did you mean `help`?");
@@ -382,4 +386,43 @@ fn the_boot_arguments_choose_the_level() {
     assert!(play_on(&mut platform, "").contains(", level plain\r\n"));
     platform.arguments = "level=quantum";
     assert!(play_on(&mut platform, "").contains("ask for a level that this CPU does not have"));
+}
+
+#[test]
+fn bench_measures_what_it_is_asked_for() {
+    let text = chat("bench\rbench 8,16 3 1\rbench help\rbenchmark 5 0\r");
+    let all = after(&text, "bench");
+    for part in
+        ["Test Board, 1 x Test CPU", "1 core: ", "| prompt | decode |  cores | prefill/s |", "of reads"]
+    {
+        assert!(all.contains(part), "{part}: {all}");
+    }
+    // Each look at this board's clock is a millisecond: a decoded token takes a few of them.
+    assert!(all.contains("A decoded token:") && all.contains(" min ms | median |"), "{all}");
+    assert!(all.contains("Not counted here: cycles, instructions, "), "{all}");
+
+    let rows = |line: &str| {
+        let text = after(&text, line);
+        let (_, csv) = text.split_once("--- bench csv begin ---\r\n").expect(text);
+        let (csv, _) = csv.split_once("\r\n--- bench csv end ---").expect(text);
+        csv.split("\r\n").map(String::from).collect::<Vec<_>>()
+    };
+    let some = rows("bench 8,16 3 1");
+    assert_eq!(some.len(), 1 + 2 * 2, "headings, then prefill and decode of both: {some:?}");
+    assert!(some[1].starts_with("prefill,8,3,1,8,") && some[4].starts_with("decode,16,3,1,3,"), "{some:?}");
+    let column = |name: &str| some[0].split(',').position(|heading| heading == name).expect(name);
+    let cell = |name: &str| some[4].split(',').nth(column(name)).unwrap();
+    assert_eq!((cell("allocations"), cell("interrupts"), cell("cycles")), ("0", "0", "n/a"));
+    assert_eq!(rows("benchmark 5 0").len(), 2, "no decoding was asked for");
+    assert!(after(&text, "bench help").contains("bench PROMPT DECODE CORES"), "{text}");
+}
+
+#[test]
+fn bench_refuses_in_a_sentence_and_ends_with_ctrl_c() {
+    let text = chat("bench the world\rbench 8 8 2\rbench 600\rfault ctrl-c 3\rbench 16\r\x03bench 4 1\r");
+    assert!(after(&text, "bench the world").starts_with("Bench takes numbers, and `the` is none"), "{text}");
+    assert_eq!(after(&text, "bench 8 8 2"), "There is one core, and 2 can't work.");
+    assert!(after(&text, "bench 600").contains("632 together and this model takes 512"), "{text}");
+    assert!(after(&text, "bench 16").ends_with("\r\nStopped."), "{text}");
+    assert!(after(&text, "bench 4 1").ends_with("--- bench csv end ---"), "{text}");
 }
