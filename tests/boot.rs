@@ -1,4 +1,4 @@
-//! The image as a user meets it: booted in QEMU's raspi4b, driven over its serial line.
+//! The image as a user meets it: booted in QEMU's raspi4b (and virt), driven over its serial line.
 //!
 //! Where the content does not matter, the model is a tiny random one, and the card small. Nothing here asserts
 //! how long something took on this PC: waits only have generous ends.
@@ -6,7 +6,7 @@
 use embodi::host::Threads;
 use embodi::image::{self, Card};
 use embodi::project::Scratch;
-use embodi::qemu::{Board, Failure, Machine};
+use embodi::qemu::{Board, Emulator, Failure, Machine};
 use embodi::{build, models};
 use embodios::generate::{Conversation, Event};
 use embodios::sampler::Settings;
@@ -51,15 +51,25 @@ impl Rig {
         Self::boot_with(Some(card), |machine| machine.with_arguments(arguments))
     }
 
-    fn boot_with(card: Option<&Card>, change: impl FnOnce(Machine) -> Machine) -> Self {
+    fn boot_with(card: Option<&Card>, change: impl FnOnce(Emulator) -> Emulator) -> Self {
         let scratch = Scratch::new().expect("a folder for the card");
-        let mut machine = Machine::new(kernel());
+        let mut emulator = Emulator::new(Machine::Raspi4b, kernel());
         if let Some(card) = card {
             let path = scratch.path().join("card.img");
             card.write(&path).unwrap_or_else(|error| panic!("{error:#}"));
-            machine = machine.with_card(&path);
+            emulator = emulator.with_card(&path);
         }
-        let board = change(machine).start().unwrap_or_else(|error| panic!("{error:#}"));
+        let board = change(emulator).start().unwrap_or_else(|error| panic!("{error:#}"));
+        Self { board, _scratch: scratch }
+    }
+
+    /// A machine without a card slot, with this model in memory.
+    fn virt(model: &[u8], change: impl FnOnce(Emulator) -> Emulator) -> Self {
+        let scratch = Scratch::new().expect("a folder for the model");
+        let path = scratch.path().join("model.gguf");
+        fs::write(&path, model).unwrap();
+        let emulator = Emulator::new(Machine::Virt, kernel()).with_initrd(&path);
+        let board = change(emulator).start().unwrap_or_else(|error| panic!("{error:#}"));
         Self { board, _scratch: scratch }
     }
 
@@ -385,6 +395,30 @@ fn a_tiny_model_answers_as_on_the_pc_turn_by_turn() {
     rig.ask("reset");
     let again = rig.ask(turns[0]);
     assert_eq!(without_summary(&again), expected[0].trim_end(), "{}", rig.board.transcript());
+}
+
+// ── A machine that is no Raspberry Pi 4 ───────────────────────────────────────────────────────────────
+
+#[test]
+fn on_virt_the_same_image_runs_the_dot_product_level_on_four_cores_with_the_same_bits() {
+    let model = tiny("Q4_0");
+    let digest = Here::new(model.clone()).digest("hello");
+    // Entered at EL1 with a firmware called by `hvc`, and at EL2 with one called by `smc`.
+    for options in [&[][..], &["-M", "virtualization=on"]] {
+        let mut rig = Rig::virt(&model, |emulator| emulator.with_extra(options));
+        let banner = rig.prompt();
+        rig.holds(&banner, "QEMU virt, 4 x Cortex-A76, 2048 MiB, level dotprod");
+        rig.holds(&banner, "tiny is loaded");
+        rig.answers("digest hello", &digest);
+        rig.answers("models", "This board has no card slot");
+        let status = rig.answers("status", "QEMU virt");
+        assert!(!status.contains("MHz"), "nobody tells clocks there: {status}");
+        rig.answers("set console mini-uart", "no mini-UART");
+        fall(&mut rig, "read 3", "EXCEPTION on core 3");
+        rig.answers("digest hello", &digest);
+        rig.board.type_line("off");
+        assert_eq!(rig.exit().code(), Some(0));
+    }
 }
 
 // ── Bad input ─────────────────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,8 @@ use core::ops::Range;
 
 use heapless::{String, Vec};
 
+use crate::cpu::psci::Psci;
+
 /// Bytes of boot arguments kept.
 pub const ARGUMENTS_MAX: usize = 1024;
 /// Largest device tree read.
@@ -64,6 +66,8 @@ pub struct Handoff {
     pub compatible: Vec<String<40>, 6>,
     /// Where each parked core looks for its entry address.
     pub release_words: [Option<u64>; 4],
+    /// The firmware that starts cores and switches the board off, if there is one.
+    pub psci: Option<Psci>,
     /// Something did not fit in here or led nowhere, and was left out.
     pub incomplete: bool,
 }
@@ -290,6 +294,7 @@ fn property(
                 pairs(root, &mut |start, bytes| facts.add_bank(start, bytes));
             }
         }
+        ([_], "psci", "method") => facts.psci = Psci::named(text(value)),
         ([_], "chosen", "bootargs") => facts.set_arguments(value),
         ([_], "chosen", "linux,initrd-start") => initrd.0 = cells(value, value.len() / 4).map(|cell| cell.0),
         ([_], "chosen", "linux,initrd-end") => initrd.1 = cells(value, value.len() / 4).map(|cell| cell.0),
@@ -482,6 +487,19 @@ mod tests {
         assert_eq!(facts.compatible[1], "brcm,bcm2711");
         assert_eq!(facts.release_words, [None, Some(0xe0), None, Some(0xf0)]);
         assert!(!facts.incomplete);
+    }
+
+    #[test]
+    fn a_firmware_is_called_as_its_node_says() {
+        let tree = |node: &str, method: &[u8]| {
+            let tree = Tree::default().begin("").begin(node).bytes("method", method).end().end();
+            from_device_tree(&tree.blob()).unwrap().psci
+        };
+        assert_eq!(tree("psci", b"hvc\0"), Psci::named("hvc"));
+        assert_eq!(tree("psci", b"smc\0"), Psci::named("smc"));
+        assert_ne!(tree("psci", b"hvc\0"), tree("psci", b"smc\0"));
+        assert_eq!(tree("psci", b"telepathy\0"), None);
+        assert_eq!(tree("scmi", b"smc\0"), None);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! 1. Note the time. Whatever level the boot loader chose (EL2 on the boards, EL3 when an emulator loads the ELF
 //!    file, EL1 under a hypervisor), go on at EL1 with floating point and NEON on.
 //! 2. Build a first map with the MMU off: 2 MiB blocks for the image, page 0 of a Raspberry Pi 4 (tags and spin
-//!    table), the hand-over, and the Pi 4's peripherals. Drop all cache lines that could hide it. MMU on.
+//!    table) and the hand-over. Drop all cache lines that could hide it. MMU on. The devices come into it once the
+//!    hand-over has told which board this is ([`devices`]).
 //! 3. Relocate the image to where it is, zero what is to be zero, paint the stacks, call [`crate::start`].
 //!
 //! Sources: Linux "Booting AArch64 Linux" for the header and the state at entry; Arm DDI 0487 for the registers;
@@ -14,11 +15,14 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use embodios_bsp::board::{Board, Devices};
+use embodios::source::InPlace;
+use embodios_bsp::board::{Board, Devices, Start};
 use embodios_bsp::cpu::mmu::{Access, MapError, Tables};
-use embodios_bsp::cpu::{CORES_MAX, cores, mmu};
+use embodios_bsp::cpu::psci::Refused;
+use embodios_bsp::cpu::{self, CORES_MAX, cores, mmu};
 use embodios_bsp::handoff::{self, Handoff};
 use embodios_firmware::memory::{self, Ranges};
+use spin::Once;
 
 /// Address the image is linked for: `image.ld` says the same, and boot loaders that read no header use it.
 const LINK_ADDRESS: u64 = 0x8_0000;
@@ -111,11 +115,6 @@ core::arch::global_asm!(
         b.ne    2f                      // not a Cortex-A72, so not a Raspberry Pi 4
         mov     x0, #0
         mov     x1, #0x1000
-        bl      map_blocks
-        mov     x11, #0x405             // block, device nGnRnE, accessed, never executed
-        movk    x11, #0x60, lsl #48
-        mov     x0, #0xfc000000
-        mov     x1, #0x100000000
         bl      map_blocks
     2:
         mov     x0, x9                  // lines fetched meanwhile would hide the tables from the walker
@@ -425,6 +424,7 @@ unsafe extern "C" {
     static __image_start: u8;
     static __constants_start: u8;
     static __data_start: u8;
+    static __early_tables: [AtomicU64; 5 * 512];
     static __stacks_start: u8;
     static __image_end: u8;
     fn embodios_core_entry();
@@ -533,13 +533,16 @@ pub fn take_memory(
     for range in memory::free_ranges(&handoff.banks, &taken) {
         TABLES.map(range, Access::Data)?;
     }
-    for range in lent.iter().flatten() {
-        TABLES.map(whole_pages(range), Access::Constants)?;
+    // The RAM disk stays writable: a model in it is rearranged where it lies.
+    if let Some(tree) = &tree {
+        TABLES.map(whole_pages(tree), Access::Constants)?;
     }
     for range in board.peripherals {
         TABLES.map(range.clone(), Access::Device)?;
     }
-    if board.release_words.iter().any(|word| PAGE_ZERO.contains(word)) {
+    if let Start::SpinTable(words) = board.start
+        && words.iter().any(|word| PAGE_ZERO.contains(word))
+    {
         TABLES.map(PAGE_ZERO, Access::Data)?;
     }
     TABLES.map(image.code.clone(), Access::Code)?;
@@ -566,35 +569,68 @@ pub fn take_memory(
     Ok(Layout { heap, large, reserved, tree, initrd })
 }
 
-/// The register blocks of the board we are on.
+/// The register blocks of the board we are on. Puts them into the entry code's map, which is in use until
+/// [`take_memory`] has built its own: once, on core 0.
 pub fn devices(board: &Board) -> Devices {
-    // SAFETY: the entry code has mapped a Raspberry Pi 4's, `take_memory` maps every board's.
+    /// One table of 1 GiB entries, and this many of 2 MiB blocks behind it.
+    const TABLES: u64 = 4;
+    // SAFETY: the entry code has built them there, and no one else writes them.
+    let tables = unsafe { &__early_tables };
+    for range in board.peripherals {
+        let blocks = (range.start & !(mmu::BLOCK - 1)..range.end).step_by(mmu::BLOCK as usize);
+        for block in blocks.filter(|block| block / mmu::GIB < TABLES) {
+            let entry = &tables[512 + (block / mmu::BLOCK) as usize];
+            entry.store(block | Access::Device.bits(), Ordering::Relaxed);
+        }
+        mmu::forget(range.start); // an entry that was empty has only to be seen
+    }
+    // SAFETY: it is the board that the hand-over names, and its peripherals are mapped.
     unsafe { board.devices() }
 }
 
-/// The initial RAM disk's bytes.
-pub fn initrd(layout: &Layout) -> Option<&'static [u8]> {
+/// The initial RAM disk, to be used where it lies.
+pub fn initrd(layout: &Layout) -> Option<&'static InPlace> {
+    static DISK: Once<InPlace> = Once::new();
     let disk = layout.initrd.clone()?;
-    // SAFETY: it lies in RAM and is mapped for reading; `take_memory` has kept it out of every other use.
-    Some(unsafe { core::slice::from_raw_parts(disk.start as *const u8, (disk.end - disk.start) as usize) })
+    Some(DISK.call_once(|| {
+        // SAFETY: it lies in RAM and is mapped for writing; `take_memory` has kept it out of every other use, and this
+        // is done once.
+        InPlace::new(unsafe {
+            core::slice::from_raw_parts_mut(disk.start as *mut u8, (disk.end - disk.start) as usize)
+        })
+    }))
 }
 
-/// Lets the parked cores begin. Returns how many were told.
+/// Lets the other cores begin. Returns how many cores there are, as far as that is known.
 pub fn release_cores(handoff: &Handoff, board: &Board) -> usize {
     PARAMETERS.0[0].store(TABLES.root(), Ordering::Release);
     PARAMETERS.0[1].store(mmu::SCTLR, Ordering::Release);
     PARAMETERS.0[2].store(1, Ordering::Release);
     mmu::clean(&PARAMETERS.0); // they read it with their caches off
     let entry = embodios_core_entry as *const () as usize;
-    for core in 1..board.cores {
-        let told =
-            handoff.release_words[core].filter(|word| PAGE_ZERO.contains(word) && word.is_multiple_of(8));
-        let word = told.unwrap_or(board.release_words[core]);
-        // SAFETY: the word is in page 0, which only the stub uses and which is mapped; the entry code expects
-        // nothing of a core.
-        unsafe { cores::release(word as usize, entry) };
+    match (board.start, handoff.psci) {
+        (Start::SpinTable(words), _) => {
+            for (core, &word) in words.iter().enumerate().take(board.cores).skip(1) {
+                let told = handoff.release_words[core]
+                    .filter(|word| PAGE_ZERO.contains(word) && word.is_multiple_of(8));
+                // SAFETY: the word is in page 0, which only the stub uses and which is mapped; the entry code
+                // expects nothing of a core.
+                unsafe { cores::release(told.unwrap_or(word) as usize, entry) };
+            }
+            board.cores
+        }
+        (Start::Firmware, Some(firmware)) => {
+            // A machine may have been given fewer cores. One that can't be started for another reason counts:
+            // that it does not come is told.
+            let missing = |&core: &usize| {
+                // SAFETY: the entry code expects nothing of a core.
+                let told = unsafe { firmware.start_core(cpu::affinity(core), entry as u64) };
+                told == Err(Refused::NoSuchCore)
+            };
+            (1..board.cores).find(missing).unwrap_or(board.cores)
+        }
+        (Start::Firmware, None) => 1,
     }
-    board.cores
 }
 
 /// Takes page 0 away once no core is in it any more: a null pointer then faults.
@@ -628,7 +664,7 @@ pub fn read_handoff(x0: u64) -> (Handoff, Option<Range<u64>>) {
             }
         }
     }
-    if embodios_bsp::cpu::name() == "Cortex-A72" {
+    if cpu::name() == "Cortex-A72" {
         // SAFETY: the entry code has mapped page 0 of a Raspberry Pi 4, up to the image at least 16 KiB of it.
         let tags = unsafe { memory(0x100, handoff::TAGS_MAX) };
         if let Some(facts) = handoff::from_tags(tags) {

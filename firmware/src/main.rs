@@ -27,7 +27,7 @@ fn start(entry: boot::Entry) -> ! {
     cpu::exception::install(platform::interrupt, panic::fault);
     let (mut handoff, tree) = boot::read_handoff(entry.x0);
     let board = Board::detect(handoff.compatible.iter().map(|name| name.as_str()));
-    platform::set_board(board, boot::devices(board));
+    platform::set_board(board, boot::devices(board), handoff.psci);
     platform::ask_for_memory(&mut handoff);
     panic::stop_after_fault(handoff.has_argument("onfault=stop"));
     platform::allow_semihosting(handoff.has_argument("semihosting"));

@@ -56,11 +56,9 @@ fn speak() {
 
 fn restart() -> ! {
     platform::last_resort().flush();
-    if let Some(devices) = platform::devices() {
-        devices.power.reboot();
-        timer::pause(Duration::from_secs(1));
-        let _ = Line.write_str("The board did not restart: switch it off and on.\n");
-    }
+    platform::restart_board();
+    timer::pause(Duration::from_secs(1));
+    let _ = Line.write_str("The board did not restart: switch it off and on.\n");
     cpu::park()
 }
 

@@ -10,9 +10,11 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use core::time::Duration;
 
+use embodios::source::InPlace;
 use embodios::{ByteSource, Pool, ReadError};
 use embodios_bsp::board::{Board, Devices, Revision};
 use embodios_bsp::cpu::cores::Team;
+use embodios_bsp::cpu::psci::Psci;
 use embodios_bsp::cpu::{self, exception, timer};
 use embodios_bsp::drivers::gic::Gic;
 use embodios_bsp::drivers::mailbox::{self, Clock, ExpanderPin, Mailbox};
@@ -31,8 +33,6 @@ use crate::pool::Cores;
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("EMBODIOS_COMMIT"));
 /// Speed of the console.
 const BAUD: u32 = 115_200;
-/// What a PL011 runs on if VideoCore does not say: the firmware's `init_uart_clock`.
-const PL011_CLOCK: u32 = 48_000_000;
 /// A Raspberry Pi 4's VPU core clock with `enable_uart=1`, if VideoCore does not say.
 const CORE_CLOCK: u32 = 500_000_000;
 /// Longest sleep at the prompt.
@@ -42,7 +42,7 @@ const NAP: Duration = Duration::from_millis(10);
 pub static TEAM: Team = Team::new();
 /// What was received: room for a paste of 100 KB while the program is busy.
 static RECEIVED: Ring<{ 128 * 1024 }> = Ring::new();
-static DEVICES: Once<(&'static Board, Devices)> = Once::new();
+static DEVICES: Once<(&'static Board, Devices, Option<Psci>)> = Once::new();
 /// The boot arguments allow semihosting.
 static SEMIHOSTING: AtomicBool = AtomicBool::new(false);
 
@@ -71,14 +71,41 @@ const MINI: u8 = 2;
 const TABLE_BUFFER: usize = 64 << 10;
 const DATA_BUFFER: usize = 512 << 10;
 
-/// Makes the board known to interrupts and last words.
-pub fn set_board(board: &'static Board, devices: Devices) {
-    DEVICES.call_once(|| (board, devices));
+/// Makes the board known to interrupts and last words; with the firmware that its device tree names.
+pub fn set_board(board: &'static Board, devices: Devices, firmware: Option<Psci>) {
+    DEVICES.call_once(|| (board, devices, firmware));
 }
 
 /// The board's register blocks, once it is known.
-pub fn devices() -> Option<&'static Devices> {
-    DEVICES.get().map(|(_, devices)| devices)
+fn devices() -> Option<&'static Devices> {
+    DEVICES.get().map(|(_, devices, _)| devices)
+}
+
+/// VideoCore's mailbox, on boards that have one.
+fn mailbox() -> Option<Mailbox<&'static mailbox::Registers>> {
+    devices()?.mailbox.map(Mailbox::new)
+}
+
+/// A clock as VideoCore tells it. Off, it may be told as 0.
+fn clock(clock: Clock) -> Option<u32> {
+    mailbox()?.clock(clock).ok().filter(|&hz| hz > 0)
+}
+
+/// Has the board restart, or switch itself off, in a moment: by its watchdog, else by its firmware.
+pub fn restart_board() {
+    match DEVICES.get() {
+        Some((_, Devices { power: Some(power), .. }, _)) => power.reboot(),
+        Some((_, _, Some(firmware))) => firmware.reset(),
+        _ => {}
+    }
+}
+
+fn switch_off_board() {
+    match DEVICES.get() {
+        Some((_, Devices { power: Some(power), .. }, _)) => power.power_off(),
+        Some((_, _, Some(firmware))) => firmware.power_off(),
+        _ => {}
+    }
 }
 
 fn gic() -> Option<Gic> {
@@ -90,7 +117,7 @@ pub fn console() -> Option<&'static dyn Serial> {
     let devices = devices()?;
     match CONSOLE.load(Ordering::Acquire) {
         PL011 => Some(devices.pl011),
-        MINI => Some(devices.mini_uart),
+        MINI => devices.mini_uart.map(|mini| mini as &dyn Serial),
         _ => None,
     }
 }
@@ -112,38 +139,45 @@ impl Serial for Nowhere {
 
 /// The console for last words: the chosen one, else a PL011 started as well as one can without asking anybody.
 pub fn last_resort() -> &'static dyn Serial {
-    match (console(), devices()) {
+    match (console(), DEVICES.get()) {
         (Some(console), _) => console,
-        (None, Some(devices)) => {
+        (None, Some((board, devices, _))) => {
             CONSOLE.store(PL011, Ordering::Release);
-            devices.gpio.route_pl011_to_header();
-            devices.pl011.start(PL011_CLOCK, BAUD);
+            if let Some(pins) = devices.gpio {
+                pins.route_pl011_to_header();
+            }
+            devices.pl011.start(board.pl011_clock, BAUD);
             devices.pl011
         }
         (None, None) => &Nowhere,
     }
 }
 
-/// Makes one of the two the console. The other falls silent.
+/// Makes one of the two the console; where there is no mini-UART, the PL011. The other falls silent.
 pub fn choose_console(mini: bool) {
-    let Some((board, devices)) = DEVICES.get() else { return };
-    let mailbox = Mailbox::new(devices.mailbox);
+    let Some((board, devices, _)) = DEVICES.get() else { return };
     if let Some(before) = console() {
         before.flush();
         before.notify(false);
     }
     CONSOLE.store(NONE, Ordering::Release);
-    let interrupt = if mini {
-        devices.gpio.route_mini_uart_to_header();
-        devices.mini_uart.start(mailbox.clock(Clock::Core).unwrap_or(CORE_CLOCK), BAUD);
-        board.mini_uart.1
-    } else {
-        devices.gpio.route_pl011_to_header();
-        let clock = mailbox.clock(Clock::Uart).ok().filter(|&hz| hz > 0);
-        devices.pl011.start(clock.unwrap_or(PL011_CLOCK), BAUD);
-        board.pl011.1
+    let (which, interrupt) = match (devices.mini_uart, board.mini_uart) {
+        (Some(uart), Some((_, interrupt))) if mini => {
+            if let Some(pins) = devices.gpio {
+                pins.route_mini_uart_to_header();
+            }
+            uart.start(clock(Clock::Core).unwrap_or(CORE_CLOCK), BAUD);
+            (MINI, interrupt)
+        }
+        _ => {
+            if let Some(pins) = devices.gpio {
+                pins.route_pl011_to_header();
+            }
+            devices.pl011.start(clock(Clock::Uart).unwrap_or(board.pl011_clock), BAUD);
+            (PL011, board.pl011.1)
+        }
     };
-    CONSOLE.store(if mini { MINI } else { PL011 }, Ordering::Release);
+    CONSOLE.store(which, Ordering::Release);
     if let (Some(gic), Some(console)) = (gic(), console()) {
         gic.enable(interrupt);
         console.notify(true);
@@ -186,11 +220,12 @@ fn acknowledge() {
 
 /// Takes what is pending on core 0.
 pub fn interrupt() {
-    let (Some(gic), Some((board, _))) = (gic(), DEVICES.get()) else { return };
+    let (Some(gic), Some((board, _, _))) = (gic(), DEVICES.get()) else { return };
     while let Some(taken) = gic.take() {
         INTERRUPTS.fetch_add(1, Ordering::Relaxed);
         let number = taken.number();
-        if number == board.pl011.1 || number == board.mini_uart.1 {
+        let mini = board.mini_uart.map(|(_, interrupt)| interrupt);
+        if number == board.pl011.1 || Some(number) == mini {
             receive();
         } else if number == timer::INTERRUPT {
             timer::cancel_wake();
@@ -246,8 +281,7 @@ impl Terminal for Line {
 /// Raises the Arm clock to its maximum: the boot loader hands over at its lowest. The core clock may move with
 /// it, and the mini-UART's speed hangs on that.
 pub fn raise_clocks() {
-    let Some(devices) = devices() else { return };
-    let mailbox = Mailbox::new(devices.mailbox);
+    let Some(mailbox) = mailbox() else { return };
     if let Ok(most) = mailbox.max_clock(Clock::Arm)
         && most > 0
         && let Some(console) = console()
@@ -256,17 +290,17 @@ pub fn raise_clocks() {
         let _ = mailbox.set_clock(Clock::Arm, most); // refused, it stays as it is: `status` shows it
     }
     if CONSOLE.load(Ordering::Acquire) == MINI
-        && let Ok(hz) = mailbox.clock(Clock::Core)
+        && let Some(Devices { mini_uart: Some(uart), .. }) = devices()
+        && let Some(hz) = clock(Clock::Core)
     {
-        devices.mini_uart.set_clock(hz, BAUD);
+        uart.set_clock(hz, BAUD);
     }
 }
 
 /// RAM as VideoCore knows it, when the boot loader told nothing: the part in the first GiB. And its own share,
 /// should the boot loader have counted that as ours.
 pub fn ask_for_memory(handoff: &mut Handoff) {
-    let Some(devices) = devices() else { return };
-    let mailbox = Mailbox::new(devices.mailbox);
+    let Some(mailbox) = mailbox() else { return };
     let range = |(start, bytes): (u32, u32)| u64::from(start)..u64::from(start) + u64::from(bytes);
     if let (true, Ok(memory)) = (handoff.banks.is_empty(), mailbox.arm_memory()) {
         let _ = handoff.banks.push(range(memory)); // the first fits
@@ -327,7 +361,6 @@ pub struct Machine {
     entry: Entry,
     handoff: Handoff,
     layout: Layout,
-    devices: &'static Devices,
     name: String,
     revision: Option<u32>,
     pool: Cores,
@@ -337,30 +370,27 @@ pub struct Machine {
 impl Machine {
     /// The board with what was found out about it.
     pub fn new(entry: Entry, handoff: Handoff, layout: Layout) -> Option<Self> {
-        let (board, devices) = DEVICES.get()?;
-        let revision = Mailbox::new(devices.mailbox).revision().ok();
+        let (board, ..) = DEVICES.get()?;
+        let revision = mailbox().and_then(|mailbox| mailbox.revision().ok());
         let named = revision.and_then(|code| Revision(code).model());
-        let name =
-            if handoff.model.is_empty() { named.unwrap_or(board.name) } else { handoff.model.as_str() };
-        let name = String::from(name);
-        Some(Self { entry, handoff, layout, devices, name, revision, pool: Cores(&TEAM), card: None })
-    }
-
-    fn mailbox(&self) -> Mailbox<&'static mailbox::Registers> {
-        Mailbox::new(self.devices.mailbox)
+        // QEMU's virt calls itself what it is compatible with: no name for people.
+        let told = Some(handoff.model.as_str()).filter(|name| !name.is_empty() && *name != board.compatible);
+        let name = String::from(told.or(named).unwrap_or(board.name));
+        Some(Self { entry, handoff, layout, name, revision, pool: Cores(&TEAM), card: None })
     }
 
     /// Identifies the card and its volume.
     fn mount(&self) -> Result<Card, String> {
+        let (Some(Devices { sd_host: Some(registers), .. }), Some(mailbox)) = (devices(), mailbox()) else {
+            return Err(String::from(
+                "this board has no card slot: its boot loader gives the model (initrd)",
+            ));
+        };
         let (Some(table), Some(data)) = (window(TABLE_BUFFER), window(DATA_BUFFER)) else {
             return Err(String::from("there is no memory left to read the card with"));
         };
-        let mailbox = self.mailbox();
-        // Off, a clock may be told as 0.
-        let base = [mailbox.clock(Clock::Emmc2), mailbox.max_clock(Clock::Emmc2)]
-            .into_iter()
-            .find_map(|answer| answer.ok().filter(|&hz| hz > 0));
-        let host = Sdhci::new(Mmio::new(self.devices.sd_host, timer::now_micros), base);
+        let most = || mailbox.max_clock(Clock::Emmc2).ok().filter(|&hz| hz > 0);
+        let host = Sdhci::new(Mmio::new(registers, timer::now_micros), clock(Clock::Emmc2).or_else(most));
         let card = SdCard::identify(host, &mut Socket(mailbox)).map_err(StorageError::Card);
         let volume = card.and_then(|card| Volume::mount(card, Buffers { table, data }));
         volume.map_err(|error| error.to_string())
@@ -384,7 +414,7 @@ impl Machine {
         Region { name: String::from(name), start: range.start, bytes: range.end - range.start, used }
     }
 
-    /// Gives the watchdog its time.
+    /// Gives watchdog or firmware its time.
     fn wait_for_the_end(&self) -> ! {
         timer::pause(Duration::from_secs(1));
         Line.write(b"The board did not obey: switch it off and on.\r\n");
@@ -421,18 +451,19 @@ impl Platform for Machine {
     }
 
     fn status(&self) -> Status {
-        let mailbox = self.mailbox();
-        let arm = mailbox.measured_clock(Clock::Arm).or_else(|_| mailbox.clock(Clock::Arm));
+        let mailbox = mailbox();
+        let mailbox = mailbox.as_ref();
+        let measured = mailbox.and_then(|mailbox| mailbox.measured_clock(Clock::Arm).ok());
         Status {
             board: self.name.clone(),
             revision: self.revision,
             cores: TEAM.width(),
             cpu: String::from(cpu::name()),
             ram: self.handoff.ram(),
-            arm_hz: arm.ok().map(u64::from),
-            core_hz: mailbox.clock(Clock::Core).ok().map(u64::from),
-            temperature_milli: mailbox.temperature().ok(),
-            throttled: mailbox.throttled().ok(),
+            arm_hz: measured.or_else(|| clock(Clock::Arm)).map(u64::from),
+            core_hz: clock(Clock::Core).map(u64::from),
+            temperature_milli: mailbox.and_then(|mailbox| mailbox.temperature().ok()),
+            throttled: mailbox.and_then(|mailbox| mailbox.throttled().ok()),
         }
     }
 
@@ -463,7 +494,7 @@ impl Platform for Machine {
         for range in &self.layout.reserved {
             regions.push(Self::region("boot loader", range, range.end - range.start));
         }
-        if let Ok((start, bytes)) = self.mailbox().videocore_memory() {
+        if let Some(Ok((start, bytes))) = mailbox().map(|mailbox| mailbox.videocore_memory()) {
             let range = u64::from(start)..u64::from(start) + u64::from(bytes);
             // The boot loader may have reserved it, with more.
             if !self.layout.reserved.iter().any(|reserved| reserved.contains(&range.start)) {
@@ -505,7 +536,7 @@ impl Platform for Machine {
         })
     }
 
-    fn preloaded(&self) -> Option<&'static [u8]> {
+    fn preloaded(&self) -> Option<&'static InPlace> {
         boot::initrd(&self.layout)
     }
 
@@ -519,6 +550,9 @@ impl Platform for Machine {
             "mini-uart" | "mini" => true,
             _ => return Err(String::from("The consoles are pl011 and mini-uart.")),
         };
+        if mini && devices().is_none_or(|devices| devices.mini_uart.is_none()) {
+            return Err(String::from("This board has no mini-UART: the console is the pl011."));
+        }
         let is_mini = CONSOLE.load(Ordering::Acquire) == MINI;
         if mini != is_mini {
             choose_console(mini);
@@ -556,7 +590,7 @@ impl Platform for Machine {
         if let Some(console) = console() {
             console.flush();
         }
-        self.devices.power.reboot();
+        restart_board();
         self.wait_for_the_end()
     }
 
@@ -564,7 +598,7 @@ impl Platform for Machine {
         if let Some(console) = console() {
             console.flush();
         }
-        self.devices.power.power_off();
+        switch_off_board();
         self.wait_for_the_end()
     }
 }

@@ -1,5 +1,5 @@
-//! QEMU's raspi4b: start the image, type at its serial line, wait for words. `run --script` and the
-//! whole-system tests drive it through here.
+//! QEMU: start the image, type at its serial line, wait for words. `run --script` and the whole-system tests
+//! drive it through here.
 
 mod screen;
 
@@ -30,9 +30,38 @@ pub fn has_raspi4b() -> bool {
         && answers(QEMU, &["--version"])
 }
 
-/// What a board is started with.
+/// What QEMU emulates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Machine {
+    /// A Raspberry Pi 4: Cortex-A72, 2 GiB
+    #[default]
+    Raspi4b,
+    /// No board there is, but a Raspberry Pi 5's processor: Cortex-A76, 2 GiB, no card slot
+    Virt,
+}
+
+impl Machine {
+    /// The words that name it on QEMU's command line.
+    fn words(self) -> impl Iterator<Item = &'static str> {
+        let words = match self {
+            Self::Raspi4b => "-M raspi4b",
+            // The network card it would have needs a ROM file that not every installation has.
+            Self::Virt => "-M virt,gic-version=2 -cpu cortex-a76 -smp 4 -m 2G -nic none",
+        };
+        words.split(' ')
+    }
+
+    /// Whether it has a card slot: else the model has to be handed over in memory.
+    pub fn has_card_slot(self) -> bool {
+        self == Self::Raspi4b
+    }
+}
+
+/// What an emulated board is started with.
 #[derive(Clone, Debug, Default)]
-pub struct Machine {
+pub struct Emulator {
+    /// What it is.
+    pub machine: Machine,
     /// kernel8.img.
     pub kernel: PathBuf,
     /// The card in EMMC2's slot.
@@ -45,10 +74,10 @@ pub struct Machine {
     pub extra: Vec<String>,
 }
 
-impl Machine {
+impl Emulator {
     /// A board with this kernel and no card.
-    pub fn new(kernel: &Path) -> Self {
-        Self { kernel: kernel.to_path_buf(), ..Self::default() }
+    pub fn new(machine: Machine, kernel: &Path) -> Self {
+        Self { machine, kernel: kernel.to_path_buf(), ..Self::default() }
     }
 
     /// With this card in the slot.
@@ -69,6 +98,12 @@ impl Machine {
         self
     }
 
+    /// With time that is counted in instructions, one a nanosecond: the event counter of instructions is exact
+    /// then (and only then there), all cores share one thread of this PC, and times say nothing.
+    pub fn counting_instructions(self) -> Self {
+        self.with_extra(&["-icount", "shift=0"])
+    }
+
     /// With this file in memory.
     pub fn with_initrd(mut self, file: &Path) -> Self {
         self.initrd = Some(file.to_path_buf());
@@ -82,10 +117,10 @@ impl Machine {
     /// The command line, the console connected to the character device `serial` ("stdio").
     pub fn command(&self, serial: &str) -> Command {
         let mut command = Command::new(QEMU);
-        command.args(["-M", "raspi4b", "-display", "none", "-monitor", "none"]);
+        command.args(self.machine.words()).args(["-display", "none", "-monitor", "none"]);
         command.arg("-kernel").arg(&self.kernel);
-        // The first -serial is the PL011, the second the mini-UART.
-        if self.has_argument("console=mini") {
+        // The first -serial is the PL011, a Raspberry Pi's second the mini-UART.
+        if self.machine == Machine::Raspi4b && self.has_argument("console=mini") {
             command.args(["-serial", "null"]);
         }
         command.args(["-serial", serial]);
@@ -425,8 +460,8 @@ mod tests {
 
     #[test]
     fn the_card_is_on_emmc2_and_the_console_is_the_uart_that_the_arguments_name() {
-        let words = |machine: &Machine| crate::project::words(&machine.command("stdio"));
-        let machine = Machine::new(Path::new("k.img")).with_card(Path::new("a,b.img"));
+        let words = |emulator: &Emulator| crate::project::words(&emulator.command("stdio"));
+        let machine = Emulator::new(Machine::Raspi4b, Path::new("k.img")).with_card(Path::new("a,b.img"));
         let line = words(&machine);
         assert!(line.contains("file=a,,b.img") && line.contains("bus=/generic-sdhci/sd-bus"), "{line}");
         assert!(!line.contains("-serial null") && !line.contains("semihosting"), "{line}");

@@ -1,7 +1,7 @@
-//! `run`: from nothing to a prompt in an emulated Raspberry Pi 4.
+//! `run`: from nothing to a prompt in an emulated board.
 
 use crate::image::Card;
-use crate::qemu::Machine;
+use crate::qemu::{Emulator, Machine};
 use crate::setup::{self, Step};
 use crate::{build, models, project};
 use anyhow::{Context, Result, bail};
@@ -21,7 +21,11 @@ pub struct Args {
     /// The model: a name from `models list` or a path
     #[arg(long, short, value_name = "NAME|PATH", default_value = models::DEFAULT)]
     model: String,
-    /// Hand the model over in memory (initrd) instead of on the card: a second instead of half a minute
+    /// The machine that QEMU emulates
+    #[arg(long, value_enum, default_value_t)]
+    machine: Machine,
+    /// Hand the model over in memory (initrd) instead of on the card: a second instead of half a minute. virt,
+    /// which has no card slot, always gets it so
     #[arg(long)]
     preload: bool,
     /// Type the lines of this file at the prompt (`-`: standard input) and print the transcript
@@ -49,30 +53,32 @@ pub fn run(args: &Args) -> Result<()> {
         );
     }
     setup::ensure(&[Step::BoardTarget, Step::System])?;
-    let wants_model = args.preload || !args.no_card;
+    let card = args.machine.has_card_slot() && !args.no_card;
+    let preload = args.preload || !args.machine.has_card_slot();
+    let wants_model = preload || card;
     let model = if wants_model { Some(models::resolve(&args.model)?) } else { None };
     eprintln!("building kernel8.img");
     let kernel = build::kernel()?;
     eprintln!("{}: {}", project::shown(&kernel.image), kernel.sizes);
 
-    let mut machine = Machine::new(&kernel.image).with_arguments(&args.append);
+    let mut emulator = Emulator::new(args.machine, &kernel.image).with_arguments(&args.append);
     // Of its own, so that two can run side by side; gone when QEMU is.
     let scratch = project::Scratch::new()?;
-    if !args.no_card {
+    if card {
         let mut card = Card::default().with_kernel(&kernel.image);
-        if let (Some(model), false) = (&model, args.preload) {
+        if let (Some(model), false) = (&model, preload) {
             card = card.with_file(model)?;
         }
         let path = scratch.path().join("card.img");
         card.write(&path)?;
-        machine = machine.with_card(&path);
+        emulator = emulator.with_card(&path);
     }
-    if let (Some(model), true) = (&model, args.preload) {
-        machine = machine.with_initrd(model);
+    if let (Some(model), true) = (&model, preload) {
+        emulator = emulator.with_initrd(model);
     }
     match script {
-        Some(lines) => follow(&machine, &lines, Duration::from_secs(args.timeout)),
-        None => hand_over(&machine),
+        Some(lines) => follow(&emulator, &lines, Duration::from_secs(args.timeout)),
+        None => hand_over(&emulator),
     }
 }
 
@@ -88,8 +94,8 @@ fn read_script(file: &str) -> Result<Vec<String>> {
 }
 
 /// Types each line at the prompt and shows what comes.
-fn follow(machine: &Machine, lines: &[String], timeout: Duration) -> Result<()> {
-    let mut board = machine.start()?.echo();
+fn follow(emulator: &Emulator, lines: &[String], timeout: Duration) -> Result<()> {
+    let mut board = emulator.start()?.echo();
     let result = (|| {
         board.prompt(timeout)?;
         for (number, line) in lines.iter().enumerate() {
@@ -108,10 +114,10 @@ fn follow(machine: &Machine, lines: &[String], timeout: Duration) -> Result<()> 
 }
 
 /// Gives the terminal to QEMU until it ends.
-fn hand_over(machine: &Machine) -> Result<()> {
+fn hand_over(emulator: &Emulator) -> Result<()> {
     eprintln!("starting QEMU. Ctrl-C goes to the board; to leave: Ctrl-A, then X.\n");
     let terminal = Terminal::keep();
-    let status = machine.command("mon:stdio").status();
+    let status = emulator.command("mon:stdio").status();
     drop(terminal);
     let status = status.context("qemu-system-aarch64 could not be started: run `cargo embodi setup`")?;
     if !status.success() {

@@ -4,6 +4,7 @@
 //! one place where an address becomes a register block ([`Board::devices`]).
 #![allow(unsafe_code)] // an address becomes a reference to a register block, once, here
 
+pub mod qemu_virt;
 pub mod rpi4;
 
 use core::ops::Range;
@@ -11,7 +12,16 @@ use core::ops::Range;
 use crate::drivers::{gic, gpio, mailbox, mini_uart, pl011, power, sdhci};
 
 /// Boards this image runs on.
-pub static BOARDS: &[Board] = &[rpi4::BOARD];
+pub static BOARDS: &[Board] = &[rpi4::BOARD, qemu_virt::BOARD];
+
+/// How cores 1 to 3 are made to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// They are parked and look at these words for an entry address, unless the device tree names others.
+    SpinTable([u64; 4]),
+    /// They are off. The firmware (PSCI) switches them on, in the way the device tree says.
+    Firmware,
+}
 
 /// What there is to know about a board.
 #[derive(Debug)]
@@ -24,43 +34,45 @@ pub struct Board {
     pub peripherals: &'static [Range<u64>],
     /// PL011 and its interrupt.
     pub pl011: (u64, u32),
+    /// What the PL011 runs on where no VideoCore says, in hertz.
+    pub pl011_clock: u32,
     /// Auxiliary block with the mini-UART, and its interrupt.
-    pub mini_uart: (u64, u32),
+    pub mini_uart: Option<(u64, u32)>,
     /// GPIO block.
-    pub gpio: u64,
+    pub gpio: Option<u64>,
     /// Interrupt controller: distributor and CPU interface.
     pub gic: (u64, u64),
     /// VideoCore mailbox.
-    pub mailbox: u64,
+    pub mailbox: Option<u64>,
     /// Power management block with the watchdog.
-    pub power: u64,
+    pub power: Option<u64>,
     /// SD host: registers, interrupt.
-    pub sd_host: (u64, u32),
-    /// Where parked cores 1 to 3 look for their entry address, unless the device tree says otherwise.
-    pub release_words: [u64; 4],
+    pub sd_host: Option<(u64, u32)>,
+    /// How the other cores begin.
+    pub start: Start,
     /// Cores.
     pub cores: usize,
 }
 
-/// The register blocks of a board.
+/// The register blocks of a board; none for what it does not have.
 #[derive(Clone, Copy)]
 pub struct Devices {
     /// PL011.
     pub pl011: &'static pl011::Registers,
     /// Mini-UART.
-    pub mini_uart: &'static mini_uart::Registers,
+    pub mini_uart: Option<&'static mini_uart::Registers>,
     /// Pins.
-    pub gpio: &'static gpio::Registers,
+    pub gpio: Option<&'static gpio::Registers>,
     /// GIC distributor.
     pub distributor: &'static gic::Distributor,
     /// GIC CPU interface of the core that asks.
     pub interface: &'static gic::Interface,
     /// Mailbox.
-    pub mailbox: &'static mailbox::Registers,
+    pub mailbox: Option<&'static mailbox::Registers>,
     /// Watchdog.
-    pub power: &'static power::Registers,
+    pub power: Option<&'static power::Registers>,
     /// SD host of the card slot.
-    pub sd_host: &'static sdhci::Registers,
+    pub sd_host: Option<&'static sdhci::Registers>,
 }
 
 // SAFETY: registers may be read and written from any core; the bus orders what reaches one device. Drivers that
@@ -86,13 +98,13 @@ impl Board {
         unsafe {
             Devices {
                 pl011: &*(self.pl011.0 as *const pl011::Registers),
-                mini_uart: &*(self.mini_uart.0 as *const mini_uart::Registers),
-                gpio: &*(self.gpio as *const gpio::Registers),
+                mini_uart: self.mini_uart.map(|(address, _)| &*(address as *const mini_uart::Registers)),
+                gpio: self.gpio.map(|address| &*(address as *const gpio::Registers)),
                 distributor: &*(self.gic.0 as *const gic::Distributor),
                 interface: &*(self.gic.1 as *const gic::Interface),
-                mailbox: &*(self.mailbox as *const mailbox::Registers),
-                power: &*(self.power as *const power::Registers),
-                sd_host: &*(self.sd_host.0 as *const sdhci::Registers),
+                mailbox: self.mailbox.map(|address| &*(address as *const mailbox::Registers)),
+                power: self.power.map(|address| &*(address as *const power::Registers)),
+                sd_host: self.sd_host.map(|(address, _)| &*(address as *const sdhci::Registers)),
             }
         }
     }
@@ -133,26 +145,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_board_has_a_way_to_be_switched_off() {
+        for board in BOARDS {
+            assert!(board.power.is_some() || board.start == Start::Firmware, "{}", board.name);
+        }
+    }
+
+    #[test]
     fn a_board_is_found_by_its_chip() {
         let compatible = ["raspberrypi,4-model-b", "brcm,bcm2711"];
         assert_eq!(Board::detect(compatible.into_iter()).compatible, "brcm,bcm2711");
+        assert_eq!(Board::detect(["linux,dummy-virt"].into_iter()).name, "QEMU virt");
         assert_eq!(Board::detect(core::iter::empty()).compatible, "brcm,bcm2711");
     }
 
     #[test]
     fn every_board_has_its_devices_among_its_peripherals() {
         for board in BOARDS {
-            let blocks = [
-                board.pl011.0,
-                board.mini_uart.0,
+            let present = [
+                board.mini_uart.map(|(address, _)| address),
                 board.gpio,
-                board.gic.0,
-                board.gic.1,
                 board.mailbox,
                 board.power,
-                board.sd_host.0,
+                board.sd_host.map(|(address, _)| address),
             ];
-            for address in blocks {
+            let always = [board.pl011.0, board.gic.0, board.gic.1];
+            for address in present.into_iter().flatten().chain(always) {
                 assert!(
                     board.peripherals.iter().any(|range| range.contains(&address)),
                     "{} {address:#x}",

@@ -3,7 +3,7 @@
 //! Sources: BCM2711 ARM Peripherals (bus 0x7e000000 is seen at 0xfe000000), the device tree `bcm2711.dtsi`
 //! (interrupts: shared peripheral interrupt + 32), and the boot stub `armstub8.S` (release words).
 
-use super::Board;
+use super::{Board, Start};
 
 /// The facts.
 pub const BOARD: Board = Board {
@@ -13,12 +13,13 @@ pub const BOARD: Board = Board {
     #[allow(clippy::single_range_in_vec_init)]
     peripherals: &[0xfc00_0000..0x1_0000_0000],
     pl011: (0xfe20_1000, 153),
-    mini_uart: (0xfe21_5000, 125),
-    gpio: 0xfe20_0000,
+    pl011_clock: 48_000_000, // the boot loader's `init_uart_clock`
+    mini_uart: Some((0xfe21_5000, 125)),
+    gpio: Some(0xfe20_0000),
     gic: (0xff84_1000, 0xff84_2000),
-    mailbox: 0xfe00_b880,
-    power: 0xfe10_0000,
-    sd_host: (0xfe34_0000, 158),
-    release_words: [0xd8, 0xe0, 0xe8, 0xf0],
+    mailbox: Some(0xfe00_b880),
+    power: Some(0xfe10_0000),
+    sd_host: Some((0xfe34_0000, 158)),
+    start: Start::SpinTable([0xd8, 0xe0, 0xe8, 0xf0]),
     cores: 4,
 };

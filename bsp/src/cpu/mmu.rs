@@ -16,7 +16,7 @@ pub const PAGE: u64 = 4096;
 /// Bytes of a block.
 pub const BLOCK: u64 = 2 << 20;
 /// Bytes an entry of the first table covers.
-const GIB: u64 = 1 << 30;
+pub const GIB: u64 = 1 << 30;
 /// Entries of a table.
 const ENTRIES: usize = 512;
 /// First address beyond those that can be mapped.
@@ -54,7 +54,8 @@ pub enum Access {
 }
 
 impl Access {
-    fn bits(self) -> u64 {
+    /// A block's descriptor, without its address.
+    pub fn bits(self) -> u64 {
         let normal = VALID | ACCESSED | INNER_SHAREABLE | USER_EXECUTE_NEVER;
         match self {
             Self::Data => normal | KERNEL_EXECUTE_NEVER,

@@ -7,6 +7,7 @@
 pub mod cores;
 pub mod exception;
 pub mod mmu;
+pub mod psci;
 pub mod timer;
 
 #[cfg(target_os = "none")]
@@ -17,19 +18,31 @@ use core::arch::asm;
 /// Cores a board can have; stacks and tables are laid out for this many.
 pub const CORES_MAX: usize = 4;
 
-/// The core this runs on, 0 to [`CORES_MAX`] - 1.
-///
-/// Affinity level 0 counts cores on a Cortex-A72; a core that reports itself as multi-threaded
-/// (MPIDR bit 24, Cortex-A76) counts them in level 1.
-pub fn core() -> usize {
+/// Where in MPIDR the cores of the board are counted: affinity level 0 on a Cortex-A72; level 1 on a core that
+/// reports itself as multi-threaded (MPIDR bit 24, Cortex-A76).
+fn core_shift(mpidr: u64) -> u32 {
+    if mpidr & (1 << 24) == 0 { 0 } else { 8 }
+}
+
+/// This core's MPIDR.
+fn mpidr() -> u64 {
     #[cfg(target_os = "none")]
     {
-        let mpidr = MPIDR_EL1.get();
-        let level = if mpidr & (1 << 24) == 0 { 0 } else { 8 };
-        ((mpidr >> level) & 0xff) as usize
+        MPIDR_EL1.get()
     }
     #[cfg(not(target_os = "none"))]
     0
+}
+
+/// The core this runs on, 0 to [`CORES_MAX`] - 1.
+pub fn core() -> usize {
+    let mpidr = mpidr();
+    ((mpidr >> core_shift(mpidr)) & 0xff) as usize
+}
+
+/// What a firmware calls the core of this number.
+pub fn affinity(core: usize) -> u64 {
+    (core as u64) << core_shift(mpidr())
 }
 
 /// The exception level this runs at.
@@ -172,6 +185,12 @@ pub fn semihosting_exit(code: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cores_are_counted_where_their_kind_counts_them() {
+        assert_eq!(core_shift(0x8000_0002), 0);
+        assert_eq!(core_shift(0x8100_0200), 8);
+    }
 
     #[test]
     fn the_boards_processors_have_names() {

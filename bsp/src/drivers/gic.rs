@@ -1,4 +1,4 @@
-//! GIC-400: the interrupt controller of both boards. Enable, acknowledge, end; and interrupts between cores.
+//! GICv2 (GIC-400): the interrupt controller of all boards. Enable, acknowledge, end; and interrupts between cores.
 //!
 //! Seen from the non-secure side, where the boot loader starts us: it has put every interrupt in group 1, and
 //! bit 0 of the two control registers then means group 1. QEMU's has no security, and the same writes serve.
