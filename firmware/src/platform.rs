@@ -10,7 +10,6 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use core::time::Duration;
 
-use embodios::source::InPlace;
 use embodios::{ByteSource, Pool, ReadError};
 use embodios_bsp::board::{Board, Devices, Revision};
 use embodios_bsp::cpu::cores::Team;
@@ -536,7 +535,7 @@ impl Platform for Machine {
         })
     }
 
-    fn preloaded(&self) -> Option<&'static InPlace> {
+    fn preloaded(&self) -> Option<&'static [u8]> {
         boot::initrd(&self.layout)
     }
 
