@@ -10,6 +10,9 @@ fn main() {
         println!("cargo:rustc-link-arg-bins=-T{folder}/image.ld");
         // Constants that hold addresses are relocated by our own entry code and made read-only after that.
         println!("cargo:rustc-link-arg-bins=-znorelro");
+        // `src/copies.rs` counts what they copy.
+        println!("cargo:rustc-link-arg-bins=--wrap=memcpy");
+        println!("cargo:rustc-link-arg-bins=--wrap=memmove");
     }
 
     // Not a checkout, or no git: the version alone has to do.

@@ -175,6 +175,8 @@ pub struct Allocator {
     /// Bytes of small requests, now and at most.
     small_used: AtomicU64,
     small_peak: AtomicU64,
+    /// Requests so far.
+    allocations: AtomicU64,
 }
 
 impl Default for Allocator {
@@ -193,6 +195,7 @@ impl Allocator {
             small_end: AtomicU64::new(0),
             small_used: AtomicU64::new(0),
             small_peak: AtomicU64::new(0),
+            allocations: AtomicU64::new(0),
         }
     }
 
@@ -243,6 +246,11 @@ impl Allocator {
         (self.small_used.load(Ordering::Relaxed), self.small_peak.load(Ordering::Relaxed))
     }
 
+    /// Requests so far: those that were refused and those that made a block longer, too.
+    pub fn allocations(&self) -> u64 {
+        self.allocations.load(Ordering::Relaxed)
+    }
+
     fn is_small(&self, address: u64) -> bool {
         (self.small_start.load(Ordering::Acquire)..self.small_end.load(Ordering::Acquire)).contains(&address)
     }
@@ -252,6 +260,7 @@ impl Allocator {
 // for, and is nobody else's until it is given back, to where its address says it came from.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.allocations.fetch_add(1, Ordering::Relaxed);
         if layout.size() < LARGE {
             let block = self.small.lock().alloc(layout);
             if let Ok(block) = block {
@@ -291,6 +300,7 @@ unsafe impl GlobalAlloc for Allocator {
                 return block;
             }
             if self.large.lock().extend(piece, new_size as u64) {
+                self.allocations.fetch_add(1, Ordering::Relaxed);
                 return block;
             }
         }
@@ -426,6 +436,7 @@ mod tests {
             allocator.dealloc(shrunk, layout(100));
             allocator.dealloc(small, layout(100));
             assert_eq!(allocator.small_use(), (0, 200));
+            assert_eq!(allocator.allocations(), 5, "two blocks, two of them changed in length, one refused");
         }
     }
 }

@@ -22,10 +22,11 @@ use embodios_bsp::drivers::sdhci::{CardPower, Mmio, Sdhci, Unsupported};
 use embodios_bsp::drivers::{self, Ring, Serial};
 use embodios_bsp::handoff::Handoff;
 use embodios_bsp::storage::{Buffers, File, StorageError, Volume};
-use embodios_firmware::{FileEntry, Platform, Region, Status, Terminal, memory};
+use embodios_firmware::{FileEntry, Platform, Region, Stack, Status, Terminal, memory};
 use spin::Once;
 
 use crate::boot::{self, Entry, Layout};
+use crate::copies;
 use crate::pool::Cores;
 
 /// Version and commit.
@@ -514,6 +515,26 @@ impl Platform for Machine {
 
     fn interrupts(&self) -> Option<u64> {
         Some(INTERRUPTS.load(Ordering::Relaxed))
+    }
+
+    fn allocations(&self) -> Option<u64> {
+        Some(crate::HEAP.allocations())
+    }
+
+    fn copied(&self) -> Option<u64> {
+        Some(copies::copied())
+    }
+
+    fn heap(&self) -> Option<(u64, u64)> {
+        Some(crate::HEAP.small_use())
+    }
+
+    fn stacks(&self) -> Vec<Stack> {
+        let stack = |core| {
+            let (bytes, most) = boot::stack_use(core);
+            Stack { name: format!("core {core}"), bytes, most }
+        };
+        (0..TEAM.width()).map(stack).collect()
     }
 
     fn files(&mut self) -> Result<Vec<FileEntry>, String> {
