@@ -13,4 +13,7 @@ impl Pool for Cores {
     fn run(&self, job: &(dyn Fn(usize) + Sync)) {
         self.0.run(job);
     }
+    fn beside(&self, here: &mut dyn FnMut(), job: &(dyn Fn(usize) + Sync)) {
+        self.0.run_beside(here, job);
+    }
 }
