@@ -1,10 +1,11 @@
 //! Files on a card: FAT16 and FAT32 volumes with long names, read-only, root directory.
 //!
-//! `embedded-sdmmc` knows the file system; [`read_ahead`] feeds it from long transfers and keeps what it
-//! cannot take away from it; [`layout`] finds the volume, with a partition table or without.
+//! `embedded-sdmmc` knows directories; [`read_ahead`] feeds it from long transfers, keeps what it cannot take away
+//! from it, and reads the files' bytes; [`layout`] finds the volume, with a partition table or without.
 //!
 //! ```text
-//! Volume::read_at → embedded-sdmmc (one block at a time) → read_ahead (windows) → BlockDevice (CMD18)
+//! Volume::open    → embedded-sdmmc (one block at a time) → read_ahead (windows) → BlockDevice (CMD18)
+//! Volume::read_at → read_ahead (big pieces straight into the caller's memory)   → BlockDevice (CMD18)
 //! ```
 //!
 //! Offsets and sizes are in bytes.
@@ -18,10 +19,7 @@ use core::cell::Cell;
 use core::fmt;
 use core::ops::{ControlFlow, DerefMut};
 
-use embedded_sdmmc::{
-    BlockIdx, DirEntry, LfnBuffer, Mode, RawDirectory, RawFile, ShortFileName, TimeSource, Timestamp,
-    VolumeIdx, VolumeManager,
-};
+use embedded_sdmmc::{DirEntry, LfnBuffer, RawDirectory, TimeSource, Timestamp, VolumeIdx, VolumeManager};
 
 use crate::drivers::BlockDevice;
 use crate::drivers::sd_card::{BLOCK, CardError};
@@ -135,8 +133,8 @@ impl From<CardError> for StorageError {
 pub struct Buffers<B> {
     /// For the allocation tables: 32 KiB hold the chain of a 32 MiB file in 4 KiB clusters.
     pub table: B,
-    /// For file data: the longest transfer. From 64 KiB on; a megabyte leaves the overhead of a
-    /// command (some 100 µs) below a hundredth at 25 MB/s.
+    /// For file data that is asked for in small pieces, and directories: the longest transfer made for them. From
+    /// 64 KiB on; what is asked for in big pieces needs none.
     pub data: B,
 }
 
@@ -154,8 +152,8 @@ pub struct Entry<'n> {
 /// A file that was found and whose chain of clusters is whole. Holds nothing open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct File {
-    name: ShortFileName,
-    place: (BlockIdx, u32),
+    /// First cluster; of no meaning in an empty file.
+    first: u32,
     size: u32,
 }
 
@@ -180,8 +178,8 @@ const LONGEST_NAME: usize = 780;
 
 /// The first FAT volume of a card.
 ///
-/// One file at a time is kept open inside, so reading on where the last read ended costs no walk through
-/// the allocation table; going backwards, or to another file, starts its chain anew.
+/// It remembers where in the allocation table the last read has got to, so reading on costs no walk through it;
+/// going backwards, or to another file, starts its chain anew.
 pub struct Volume<B, D>
 where
     B: DerefMut<Target = [u8]>,
@@ -189,7 +187,6 @@ where
 {
     manager: VolumeManager<ReadAhead<B, D>, NoTime, 1, 1, 1>,
     root: RawDirectory,
-    open: Cell<Option<(RawFile, File)>>,
     /// The file system is borrowed by a walk through the directory.
     listing: Cell<bool>,
     /// Blocks of the card.
@@ -217,7 +214,7 @@ impl<B: DerefMut<Target = [u8]>, D: BlockDevice> Volume<B, D> {
         let manager = VolumeManager::new_with_limits(device, NoTime, 1);
         let opened = manager.open_raw_volume(VolumeIdx(0)).and_then(|volume| manager.open_root_dir(volume));
         let root = explain(&manager, opened)?;
-        Ok(Self { manager, root, open: Cell::new(None), listing: Cell::new(false), blocks })
+        Ok(Self { manager, root, listing: Cell::new(false), blocks })
     }
 
     /// Blocks of 512 bytes of the whole card.
@@ -255,23 +252,16 @@ impl<B: DerefMut<Target = [u8]>, D: BlockDevice> Volume<B, D> {
             if !same(name, long) && !same(name, short) {
                 return ControlFlow::Continue(());
             }
-            found = Some(File {
-                name: entry.name,
-                place: (entry.entry_block, entry.entry_offset),
-                size: entry.size,
-            });
+            found = Some((entry.entry_block, entry.entry_offset, entry.size));
             ControlFlow::Break(())
         })?;
-        let file = found.ok_or(StorageError::FileNotFound)?;
-        if file.size > 0 {
-            self.manager
-                .device(|device| {
-                    let first = device.first_cluster(file.place.0, file.place.1)?;
-                    device.check_chain(first, Some(file.size))
-                })?
-                .map_err(StorageError::File)?;
+        let (block, offset, size) = found.ok_or(StorageError::FileNotFound)?;
+        if size == 0 {
+            return Ok(File { first: 0, size });
         }
-        Ok(file)
+        let first = self.manager.device(|device| device.first_cluster(block, offset))?;
+        self.manager.device(|device| device.check_chain(first, Some(size)))?.map_err(StorageError::File)?;
+        Ok(File { first, size })
     }
 
     /// Fills `buffer` with the bytes of `file` from `offset` on.
@@ -290,35 +280,9 @@ impl<B: DerefMut<Target = [u8]>, D: BlockDevice> Volume<B, D> {
         if buffer.is_empty() {
             return Ok(());
         }
-        let raw = self.raw(file)?;
         let start = u32::try_from(offset).map_err(|_| past_end)?;
-        explain(&self.manager, self.manager.file_seek_from_start(raw, start))?;
-        let mut rest = buffer;
-        while !rest.is_empty() {
-            match explain(&self.manager, self.manager.read(raw, rest))? {
-                0 => return Err(past_end),
-                read => rest = &mut rest[read..],
-            }
-        }
-        Ok(())
-    }
-
-    /// The file system's handle of a file: the one that is open, or a new one in its place.
-    fn raw(&self, file: &File) -> Result<RawFile, StorageError> {
-        match self.open.get() {
-            Some((raw, open)) if open == *file => return Ok(raw),
-            Some((raw, _)) => {
-                self.open.set(None);
-                explain(&self.manager, self.manager.close_file(raw))?;
-            }
-            None => {}
-        }
-        self.manager.device(|device| device.check_names(true));
-        let opened = self.manager.open_file_in_dir(self.root, file.name, Mode::ReadOnly);
-        self.manager.device(|device| device.check_names(false));
-        let raw = explain(&self.manager, opened)?;
-        self.open.set(Some((raw, *file)));
-        Ok(raw)
+        let read = self.manager.device(|device| device.read_file(file.first, start, buffer))?;
+        read.map_err(StorageError::File)
     }
 
     /// Walks the files of the root directory: entry, long name if any else short, short name.

@@ -17,6 +17,8 @@ use embodios_bsp::drivers::sdhci::{Bus, CardPower, Register, Unsupported};
 const ACCESS: u64 = 100; // ns: a register access over the bus
 const LOOK: u64 = 40; // ns: a look at the clock
 const MS: u64 = 1_000_000;
+const FIRST_DATA: u64 = 200_000; // ns: from a command to the first bit of its data
+const STOP: u64 = 20_000; // ns: from the last block to the end of the transfer, CMD12 included
 
 const COMMAND_DONE: u32 = 1;
 const TRANSFER_DONE: u32 = 1 << 1;
@@ -129,6 +131,7 @@ enum Source {
 struct Inner {
     now: u64,
     kind: CardKind,
+    disk: Option<Vec<u8>>,
     faults: Faults,
     seen: Vec<Seen>,
     supplies: Vec<(bool, u64)>,
@@ -181,6 +184,7 @@ impl Model {
         Self(Rc::new(RefCell::new(Inner {
             now: 5_000,
             kind,
+            disk: None,
             faults: Faults::default(),
             seen: Vec::new(),
             supplies: Vec::new(),
@@ -213,6 +217,14 @@ impl Model {
         })))
     }
 
+    /// An SDHC card with these bytes on it, and zeroes behind them.
+    pub fn with_disk(disk: Vec<u8>) -> Self {
+        let blocks = (disk.len() as u64 / 512).next_multiple_of(1024);
+        let model = Self::new(CardKind { blocks, ..CardKind::sdhc() });
+        model.0.borrow_mut().disk = Some(disk);
+        model
+    }
+
     pub fn faults<R>(&self, change: impl FnOnce(&mut Faults) -> R) -> R {
         change(&mut self.0.borrow_mut().faults)
     }
@@ -223,9 +235,19 @@ impl Model {
     pub fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.0.borrow_mut().seen)
     }
-    /// Model time, ms.
+    /// Model time, ms; see [`Model::nanos`].
     pub fn millis(&self) -> u64 {
         self.0.borrow().now / MS
+    }
+    /// Model time, ns.
+    pub fn nanos(&self) -> u64 {
+        self.0.borrow().now
+    }
+    /// Whoever drives the controller does something else for so long.
+    pub fn work(&self, nanos: u64) {
+        let mut inner = self.0.borrow_mut();
+        inner.now += nanos;
+        inner.tick();
     }
     /// The SD clock as the card gets it, Hz.
     pub fn clock_hz(&self) -> u64 {
@@ -365,7 +387,12 @@ impl Inner {
                         sending.stopped = true; // nothing comes, and nobody says so
                         break;
                     }
-                    content(sector)
+                    match &self.disk {
+                        Some(disk) => {
+                            disk.chunks_exact(512).nth(sector as usize).map_or(vec![0; 512], Vec::from)
+                        }
+                        None => content(sector),
+                    }
                 }
             };
             if matches!(sending.source, Source::Bytes(_)) && self.kind.poor_at_50 && self.hz > 25_000_000 {
@@ -383,7 +410,7 @@ impl Inner {
             self.raise(READABLE);
         }
         if sending.left == 0 && sending.fifo.is_empty() && !sending.stopped {
-            self.events.push((now + self.clocks(200), TRANSFER_DONE));
+            self.events.push((now + STOP.max(self.clocks(200)), TRANSFER_DONE));
             self.state = State::Transfer;
             return;
         }
@@ -746,7 +773,7 @@ impl Inner {
         assert_eq!(self.block & 0xfff, bytes as u32, "block size");
         let count = self.block >> 16;
         let bits = bytes as u64 * 8 / if self.four_bits { 4 } else { 1 };
-        let arrives = Some(self.now + 200_000 + self.clocks(120 + bits));
+        let arrives = Some(self.now + FIRST_DATA + self.clocks(120 + bits));
         self.state = State::Data;
         self.sending = Some(Sending {
             block_bytes: bytes,
