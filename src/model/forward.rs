@@ -41,14 +41,14 @@ pub fn layers(
             return Err(Stopped);
         }
         // Attention: q, k and v are one product, count × (wide + 2 narrow).
-        s.normed(count, &layer.attention_norm, spec.norm_epsilon);
+        s.normed(level, count, &layer.attention_norm, spec.norm_epsilon);
         matmul(pool, level, s.qkv, &[&layer.q, &layer.k, &layer.v].map(|m| weights.view(m)), s.inputs);
         for (i, qkv) in s.qkv.chunks_exact_mut(wide + 2 * narrow).enumerate() {
             let rotation = &s.rotations[i * spec.rope_width..][..spec.rope_width];
             let (qk, v) = qkv.split_at_mut(wide + narrow);
             qk.chunks_exact_mut(spec.head_size)
-                .for_each(|head| rope::rotate(head, rotation, spec.rope_layout));
-            cache.put(index, position + i, &qk[wide..], v);
+                .for_each(|head| rope::rotate(level, head, rotation, spec.rope_layout));
+            cache.put(level, index, position + i, &qk[wide..], v);
         }
         let (qkv, cache) = (&*s.qkv, &*cache);
         let scale = 1.0 / libm::sqrtf(spec.head_size as f32);
@@ -69,14 +69,14 @@ pub fn layers(
         elementwise::add(s.x, s.projected);
 
         // Feed-forward: gate and up are one product, count × 2 feed_forward.
-        s.normed(count, &layer.ffn_norm, spec.norm_epsilon);
+        s.normed(level, count, &layer.ffn_norm, spec.norm_epsilon);
         matmul(pool, level, s.gate_up, &[&layer.gate, &layer.up].map(|m| weights.view(m)), s.inputs);
         s.inputs.set(spec.feed_forward, count, |out| {
             let pairs = s.gate_up.chunks_exact(2 * spec.feed_forward);
             for (gated, pair) in out.chunks_exact_mut(spec.feed_forward).zip(pairs) {
                 let (gate, up) = pair.split_at(spec.feed_forward);
                 gated.copy_from_slice(gate);
-                elementwise::silu_gate(gated, up);
+                elementwise::silu_gate(level, gated, up);
             }
         });
         matmul(pool, level, s.projected, &[weights.view(&layer.down)], s.inputs);
@@ -89,6 +89,6 @@ pub fn layers(
 pub fn head(model: &Model, s: &mut Scratch, index: usize, runtime: &Runtime<'_>) {
     let (spec, weights) = (&model.spec, &model.weights);
     let x = &s.x[index * spec.embedding..][..spec.embedding];
-    s.inputs.set(spec.embedding, 1, |out| norm::rms_norm(out, x, &weights.output_norm, spec.norm_epsilon));
+    s.inputs.set(spec.embedding, 1, |out| norm::rms_norm(model.level, out, x, &weights.output_norm, spec.norm_epsilon));
     matmul(runtime.pool, model.level, &mut s.logits, &[weights.view(&weights.head)], &s.inputs);
 }

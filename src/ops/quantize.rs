@@ -43,13 +43,11 @@ pub fn block(level: Level, values: &[f32], quants: &mut [i8]) -> (f32, i32) {
 /// that stands for its zeros.
 #[inline(always)]
 fn scales(peak: u32) -> Result<(f32, f32), f32> {
-    let peak = f32::from_bits(peak);
-    if !peak.is_finite() {
-        Err(f32::NAN)
-    } else if peak < NOISE {
-        Err(0.0)
-    } else {
+    if (NOISE.to_bits()..f32::INFINITY.to_bits()).contains(&peak) {
+        let peak = f32::from_bits(peak);
         Ok((peak / 127.0, 127.0 / peak))
+    } else {
+        Err(if peak < NOISE.to_bits() { 0.0 } else { f32::NAN })
     }
 }
 

@@ -2,6 +2,8 @@
 //! one stream.
 
 use crate::model::Spec;
+use crate::ops::dot::to_half;
+use crate::simd::Level;
 use alloc::vec::Vec;
 
 /// The KV cache of one session.
@@ -33,12 +35,12 @@ impl Cache {
     }
 
     /// Stores the keys and values of all heads at a position, rounded to nearest even.
-    pub fn put(&mut self, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
+    pub fn put(&mut self, level: Level, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
         for head in 0..self.heads {
             let at = self.at(layer, head, position);
             let from = head * self.head_size..(head + 1) * self.head_size;
-            to_half(&mut self.keys[at..at + self.head_size], &keys[from.clone()]);
-            to_half(&mut self.values[at..at + self.head_size], &values[from]);
+            to_half(level, &mut self.keys[at..at + self.head_size], &keys[from.clone()]);
+            to_half(level, &mut self.values[at..at + self.head_size], &values[from]);
         }
     }
 
@@ -51,11 +53,5 @@ impl Cache {
 
     fn at(&self, layer: usize, head: usize, position: usize) -> usize {
         ((layer * self.heads + head) * self.context + position) * self.head_size
-    }
-}
-
-fn to_half(halves: &mut [u16], floats: &[f32]) {
-    for (half, &float) in halves.iter_mut().zip(floats) {
-        *half = half::f16::from_f32(float).to_bits();
     }
 }

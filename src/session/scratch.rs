@@ -3,6 +3,7 @@
 use crate::model::Spec;
 use crate::ops::norm::rms_norm;
 use crate::quant::Inputs;
+use crate::simd::Level;
 use alloc::vec::Vec;
 
 /// Buffers for up to `batch` tokens at once. Shapes are tokens × values.
@@ -100,12 +101,12 @@ impl Scratch {
 
 impl Sized<'_> {
     /// Makes the norm of every hidden state the input of the next product.
-    pub fn normed(&mut self, count: usize, weight: &[f32], epsilon: f32) {
+    pub fn normed(&mut self, level: Level, count: usize, weight: &[f32], epsilon: f32) {
         let size = weight.len();
         let x = &*self.x;
         self.inputs.set(size, count, |out| {
             for (out, x) in out.chunks_exact_mut(size).zip(x.chunks_exact(size)) {
-                rms_norm(out, x, weight, epsilon);
+                rms_norm(level, out, x, weight, epsilon);
             }
         });
     }

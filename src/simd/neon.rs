@@ -50,6 +50,21 @@ pub unsafe fn load_floats(from: *const f32) -> float32x4_t {
     value
 }
 
+/// Loads four floats `AT` bytes (a multiple of 16) behind an address of any alignment.
+///
+/// # Safety
+/// 16 bytes there must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn load_floats_at<const AT: usize>(from: *const f32) -> float32x4_t {
+    let value: float32x4_t;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldr {0:q}, [{1}, #{2}]", out(vreg) value, in(reg) from, const AT,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    value
+}
+
 /// Loads eight floats from any alignment.
 ///
 /// # Safety
@@ -86,6 +101,18 @@ pub unsafe fn store_floats(to: *mut f32, value: float32x4_t) {
     // SAFETY: the caller's promise.
     unsafe {
         asm!("str {0:q}, [{1}]", in(vreg) value, in(reg) to, options(nostack, preserves_flags));
+    }
+}
+
+/// Stores eight floats at any alignment.
+///
+/// # Safety
+/// 32 bytes at `to` must be writable, in normal memory.
+#[inline(always)]
+pub unsafe fn store_floats_pair(to: *mut f32, (low, high): (float32x4_t, float32x4_t)) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("stp {0:q}, {1:q}, [{2}]", in(vreg) low, in(vreg) high, in(reg) to, options(nostack, preserves_flags));
     }
 }
 
@@ -138,6 +165,54 @@ pub unsafe fn load_half_pair(from: *const u16) -> (float32x4_t, float32x4_t) {
     (low, high)
 }
 
+/// Widens sixteen binary16 from any alignment.
+///
+/// # Safety
+/// 32 bytes at `from` must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn load_half_quad(from: *const u16) -> [float32x4_t; 4] {
+    let (a, b, c, d): (float32x4_t, float32x4_t, float32x4_t, float32x4_t);
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldp {a:q}, {c:q}, [{p}]", "fcvtl2 {b:v}.4s, {a:v}.8h", "fcvtl {a:v}.4s, {a:v}.4h",
+            "fcvtl2 {d:v}.4s, {c:v}.8h", "fcvtl {c:v}.4s, {c:v}.4h",
+            a = out(vreg) a, b = out(vreg) b, c = out(vreg) c, d = out(vreg) d, p = in(reg) from,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    [a, b, c, d]
+}
+
+/// Widens eight binary16 from any alignment and steps over them.
+///
+/// # Safety
+/// 16 bytes at `*from` must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn next_half_pair(from: &mut *const u16) -> (float32x4_t, float32x4_t) {
+    let (low, high): (float32x4_t, float32x4_t);
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldr {low:q}, [{p}], #16", "fcvtl2 {high:v}.4s, {low:v}.8h", "fcvtl {low:v}.4s, {low:v}.4h",
+            low = out(vreg) low, high = out(vreg) high, p = inout(reg) *from,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    (low, high)
+}
+
+/// Loads eight floats from any alignment and steps over them.
+///
+/// # Safety
+/// 32 bytes at `*from` must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn next_floats_pair(from: &mut *const f32) -> (float32x4_t, float32x4_t) {
+    let (low, high): (float32x4_t, float32x4_t);
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldp {0:q}, {1:q}, [{2}], #32", out(vreg) low, out(vreg) high, inout(reg) *from,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    (low, high)
+}
+
 /// Rounds eight floats to binary16, to nearest even, and stores them at any alignment.
 ///
 /// # Safety
@@ -183,12 +258,13 @@ pub fn sdot_lane<const LANE: i32>(sum: int32x4_t, w: int8x16_t, x: int8x16_t) ->
     sum
 }
 
-/// Asks for the cache line of an address that will be read once. An address that cannot be read is ignored.
+/// Asks for the cache line `AHEAD` bytes (a multiple of 8) behind an address, which will be read once. An address that
+/// cannot be read is ignored.
 #[inline(always)]
-pub fn prefetch(from: *const u8) {
+pub fn prefetch<const AHEAD: usize>(from: *const u8) {
     // SAFETY: a prefetch changes no state that a program can see and never faults (Arm ARM C6.2.248).
     unsafe {
-        asm!("prfm pldl1strm, [{0}]", in(reg) from, options(readonly, nostack, preserves_flags));
+        asm!("prfm pldl1strm, [{0}, #{1}]", in(reg) from, const AHEAD, options(readonly, nostack, preserves_flags));
     }
 }
 
