@@ -1,7 +1,7 @@
 //! The vocabulary of the forward pass, on plain f32 slices.
 //!
-//! Everything here gives the same bits on every machine: f32 additions and multiplications in a fixed order,
-//! never fused, and no function of an operating system's mathematics library.
+//! Everything here gives the same bits on every machine and at every level: f32 operations in a fixed order, fused
+//! where the definition (the plain code) says so, and no function of an operating system's mathematics library.
 
 pub mod attention;
 pub mod dot;
