@@ -63,12 +63,12 @@ impl Rig {
         Self { board, _scratch: scratch }
     }
 
-    /// A machine without a card slot, with this model in memory.
-    fn virt(model: &[u8], change: impl FnOnce(Emulator) -> Emulator) -> Self {
+    /// This machine without a card, with this model in memory.
+    fn with_model(machine: Machine, model: &[u8], change: impl FnOnce(Emulator) -> Emulator) -> Self {
         let scratch = Scratch::new().expect("a folder for the model");
         let path = scratch.path().join("model.gguf");
         fs::write(&path, model).unwrap();
-        let emulator = Emulator::new(Machine::Virt, kernel()).with_initrd(&path);
+        let emulator = Emulator::new(machine, kernel()).with_initrd(&path);
         let board = change(emulator).start().unwrap_or_else(|error| panic!("{error:#}"));
         Self { board, _scratch: scratch }
     }
@@ -405,7 +405,7 @@ fn on_virt_the_same_image_runs_the_dot_product_level_on_four_cores_with_the_same
     let digest = Here::new(model.clone()).digest("hello");
     // Entered at EL1 with a firmware called by `hvc`, and at EL2 with one called by `smc`.
     for options in [&[][..], &["-M", "virtualization=on"]] {
-        let mut rig = Rig::virt(&model, |emulator| emulator.with_extra(options));
+        let mut rig = Rig::with_model(Machine::Virt, &model, |emulator| emulator.with_extra(options));
         let banner = rig.prompt();
         rig.holds(&banner, "QEMU virt, 4 x Cortex-A76, 2048 MiB, level dotprod");
         rig.holds(&banner, "tiny is loaded");
@@ -418,6 +418,49 @@ fn on_virt_the_same_image_runs_the_dot_product_level_on_four_cores_with_the_same
         rig.answers("digest hello", &digest);
         rig.board.type_line("off");
         assert_eq!(rig.exit().code(), Some(0));
+    }
+}
+
+// ── What is counted ───────────────────────────────────────────────────────────────────────────────────
+
+/// The instructions of one core in both phases of `bench 8 4 1`; none where they are not counted.
+#[track_caller]
+fn instructions(rig: &mut Rig) -> Option<[u64; 2]> {
+    let answer = rig.ask("bench 8 4 1");
+    let mut rows = answer.lines().skip_while(|line| !line.starts_with("phase,")).map(|line| line.split(','));
+    let column = rows.next().and_then(|mut names| names.position(|name| name == "instructions"));
+    let column = column.unwrap_or_else(|| panic!("no heading. The console:\n{}", rig.board.transcript()));
+    let mut cell = || rows.next()?.nth(column)?.parse().ok();
+    Some([cell()?, cell()?])
+}
+
+#[test]
+fn instructions_are_counted_exactly_where_time_is_counted_in_them_and_are_not_listed_elsewhere() {
+    let model = tiny("Q4_0");
+    for machine in [Machine::Raspi4b, Machine::Virt] {
+        let mut rig = Rig::with_model(machine, &model, Emulator::counting_instructions);
+        rig.prompt();
+        let first = instructions(&mut rig).unwrap_or_else(|| panic!("{}", rig.board.transcript()));
+        let again = instructions(&mut rig).unwrap_or_else(|| panic!("{}", rig.board.transcript()));
+        for (first, again) in first.into_iter().zip(again) {
+            assert!(first > 100_000 && first.abs_diff(again) < first / 1000, "{machine:?}: {first}, {again}");
+        }
+        let mut rig = Rig::with_model(machine, &model, |emulator| emulator);
+        rig.prompt();
+        assert_eq!(instructions(&mut rig), None, "{machine:?}");
+        assert!(rig.board.transcript().contains("Not counted here: instructions"));
+    }
+}
+
+#[test]
+fn while_an_answer_is_made_no_interrupt_comes_but_those_by_which_cores_wake_each_other() {
+    for machine in [Machine::Raspi4b, Machine::Virt] {
+        let mut rig = Rig::with_model(machine, &tiny("Q4_0"), |emulator| emulator);
+        rig.prompt();
+        rig.ask("set limit 16");
+        rig.ask("hello");
+        let perf = rig.answers("perf", "interrupts (console 0, wake-ups ");
+        rig.holds(&perf, ", other 0) on all cores");
     }
 }
 

@@ -269,6 +269,7 @@ core::arch::global_asm!(
     1:  mov     x0, #0x5b1
         msr     scr_el3, x0
         msr     cptr_el3, xzr
+        msr     mdcr_el3, xzr           // the performance monitor is not trapped
         mov     x0, #0x73               // EL2 may write the core's own control registers
         msr     actlr_el3, x0
         mrs     x0, cntfrq_el0

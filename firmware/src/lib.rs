@@ -18,6 +18,7 @@ mod testing;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 pub use embodios::bench::{Counters, Waits};
 use embodios::{ByteSource, Pool};
@@ -68,7 +69,7 @@ pub trait Platform {
         true
     }
     /// Interrupts taken by all cores since the start, if they are counted.
-    fn interrupts(&self) -> Option<u64> {
+    fn interrupts(&self) -> Option<Interrupts> {
         None
     }
     /// The performance monitor, if the CPU has one that works.
@@ -139,6 +140,40 @@ pub struct Status {
     pub temperature_milli: Option<i32>,
     /// VideoCore's throttle bits (mailbox tag 0x30046).
     pub throttled: Option<u32>,
+}
+
+/// Interrupts by what they were for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interrupts {
+    /// Something was received: on core 0 only.
+    pub console: u64,
+    /// A core that slept was woken by another.
+    pub wake: u64,
+    /// Any other: the timer that ends a nap at the prompt.
+    pub other: u64,
+}
+
+impl Interrupts {
+    /// All of them.
+    pub fn total(self) -> u64 {
+        self.console + self.wake + self.other
+    }
+
+    /// Those that came after `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            console: self.console.saturating_sub(before.console),
+            wake: self.wake.saturating_sub(before.wake),
+            other: self.other.saturating_sub(before.other),
+        }
+    }
+}
+
+impl fmt::Display for Interrupts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { console, wake, other } = self;
+        write!(f, "{} interrupts (console {console}, wake-ups {wake}, other {other})", self.total())
+    }
 }
 
 /// A stretch of RAM and what it serves.

@@ -13,6 +13,7 @@ use core::time::Duration;
 use embodios::{ByteSource, Pool, ReadError};
 use embodios_bsp::board::{Board, Devices, Revision};
 use embodios_bsp::cpu::cores::Team;
+use embodios_bsp::cpu::pmu::Pmu;
 use embodios_bsp::cpu::psci::Psci;
 use embodios_bsp::cpu::{self, exception, timer};
 use embodios_bsp::drivers::gic::Gic;
@@ -22,7 +23,9 @@ use embodios_bsp::drivers::sdhci::{CardPower, Mmio, Sdhci, Unsupported};
 use embodios_bsp::drivers::{self, Ring, Serial};
 use embodios_bsp::handoff::Handoff;
 use embodios_bsp::storage::{Buffers, File, StorageError, Volume};
-use embodios_firmware::{FileEntry, Platform, Region, Stack, Status, Terminal, memory};
+use embodios_firmware::{
+    Counters, FileEntry, Interrupts, Platform, Region, Stack, Status, Terminal, Waits, memory,
+};
 use spin::Once;
 
 use crate::boot::{self, Entry, Layout};
@@ -61,7 +64,22 @@ pub fn exit_emulator(code: u32) {
 
 /// Which UART is the console.
 static CONSOLE: AtomicU8 = AtomicU8::new(NONE);
-static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
+/// Interrupts that each core has taken.
+static INTERRUPTS: [Taken; cpu::CORES_MAX] = [const { Taken::new() }; cpu::CORES_MAX];
+
+/// Interrupts that one core has taken, by what they were for; on a cache line of its own.
+#[repr(align(64))]
+struct Taken {
+    console: AtomicU64,
+    wake: AtomicU64,
+    other: AtomicU64,
+}
+
+impl Taken {
+    const fn new() -> Self {
+        Self { console: AtomicU64::new(0), wake: AtomicU64::new(0), other: AtomicU64::new(0) }
+    }
+}
 
 const NONE: u8 = 0;
 const PL011: u8 = 1;
@@ -211,8 +229,10 @@ fn wake(core: usize) {
 /// On cores 1 to 3, which take no other interrupts than the one that wakes them.
 fn acknowledge() {
     if let Some(gic) = gic() {
+        let counts = &INTERRUPTS[cpu::core() % cpu::CORES_MAX];
         while let Some(taken) = gic.take() {
-            INTERRUPTS.fetch_add(1, Ordering::Relaxed);
+            let kind = if taken.is_wake() { &counts.wake } else { &counts.other };
+            kind.fetch_add(1, Ordering::Relaxed);
             gic.end(taken);
         }
     }
@@ -221,17 +241,24 @@ fn acknowledge() {
 /// Takes what is pending on core 0.
 pub fn interrupt() {
     let (Some(gic), Some((board, _, _))) = (gic(), DEVICES.get()) else { return };
+    let counts = &INTERRUPTS[cpu::core() % cpu::CORES_MAX];
     while let Some(taken) = gic.take() {
-        INTERRUPTS.fetch_add(1, Ordering::Relaxed);
         let number = taken.number();
         let mini = board.mini_uart.map(|(_, interrupt)| interrupt);
-        if number == board.pl011.1 || Some(number) == mini {
+        let kind = if number == board.pl011.1 || Some(number) == mini {
             receive();
-        } else if number == timer::INTERRUPT {
-            timer::cancel_wake();
-        } else if number >= 32 {
-            gic.disable(number); // nobody asked for it: it would come for ever
-        }
+            &counts.console
+        } else if taken.is_wake() {
+            &counts.wake
+        } else {
+            match number {
+                timer::INTERRUPT => timer::cancel_wake(),
+                32.. => gic.disable(number), // nobody asked for it: it would come for ever
+                _ => {}
+            }
+            &counts.other
+        };
+        kind.fetch_add(1, Ordering::Relaxed);
         gic.end(taken);
     }
 }
@@ -364,7 +391,23 @@ pub struct Machine {
     name: String,
     revision: Option<u32>,
     pool: Cores,
+    monitor: Option<Monitor>,
     card: Option<Rc<Card>>,
+}
+
+/// The cores' performance monitors as the engine's counters.
+struct Monitor(Pmu);
+
+impl Counters for Monitor {
+    fn events(&self) -> &[&'static str] {
+        self.0.events()
+    }
+    fn start(&self) {
+        self.0.start();
+    }
+    fn read(&self, counts: &mut [u64]) {
+        self.0.read(counts);
+    }
 }
 
 impl Machine {
@@ -376,7 +419,8 @@ impl Machine {
         // QEMU's virt calls itself what it is compatible with: no name for people.
         let told = Some(handoff.model.as_str()).filter(|name| !name.is_empty() && *name != board.compatible);
         let name = String::from(told.or(named).unwrap_or(board.name));
-        Some(Self { entry, handoff, layout, name, revision, pool: Cores(&TEAM), card: None })
+        let monitor = Pmu::detect().map(Monitor);
+        Some(Self { entry, handoff, layout, name, revision, pool: Cores(&TEAM), monitor, card: None })
     }
 
     /// Identifies the card and its volume.
@@ -443,6 +487,7 @@ impl Platform for Machine {
     }
 
     fn interrupted(&self) -> bool {
+        cpu::pmu::keep_count(); // asked once a layer: often enough, and by whoever has no pool, too
         RECEIVED.interrupted()
     }
 
@@ -513,8 +558,23 @@ impl Platform for Machine {
         memory::hold(&self.layout.large, pieces)
     }
 
-    fn interrupts(&self) -> Option<u64> {
-        Some(INTERRUPTS.load(Ordering::Relaxed))
+    fn interrupts(&self) -> Option<Interrupts> {
+        let sum = |kind: fn(&Taken) -> &AtomicU64| {
+            INTERRUPTS.iter().map(|core| kind(core).load(Ordering::Relaxed)).sum()
+        };
+        Some(Interrupts {
+            console: sum(|core| &core.console),
+            wake: sum(|core| &core.wake),
+            other: sum(|core| &core.other),
+        })
+    }
+
+    fn waits(&self) -> Option<Waits> {
+        Some(Waits { jobs: TEAM.jobs(), sleeps: TEAM.sleeps() })
+    }
+
+    fn counters(&self) -> Option<&dyn Counters> {
+        self.monitor.as_ref().map(|monitor| monitor as &dyn Counters)
     }
 
     fn allocations(&self) -> Option<u64> {

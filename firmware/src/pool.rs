@@ -2,6 +2,7 @@
 
 use embodios::Pool;
 use embodios_bsp::cpu::cores::Team;
+use embodios_bsp::cpu::pmu::keep_count;
 
 /// All cores.
 pub struct Cores(pub &'static Team);
@@ -11,9 +12,15 @@ impl Pool for Cores {
         self.0.width()
     }
     fn run(&self, job: &(dyn Fn(usize) + Sync)) {
-        self.0.run(job);
+        self.0.run(&|worker| {
+            job(worker);
+            keep_count();
+        });
     }
     fn beside(&self, here: &mut dyn FnMut(), job: &(dyn Fn(usize) + Sync)) {
-        self.0.run_beside(here, job);
+        self.0.run_beside(here, &|worker| {
+            job(worker);
+            keep_count();
+        });
     }
 }

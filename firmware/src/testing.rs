@@ -7,7 +7,7 @@ use std::rc::Rc;
 use embodios::{Alone, ByteSource, Pool, ReadError};
 use unicode_width::UnicodeWidthChar;
 
-use crate::{FileEntry, Platform, Region, Stack, Status, Terminal};
+use crate::{FileEntry, Interrupts, Platform, Region, Stack, Status, Terminal};
 
 /// A terminal that types its script and remembers what it was sent. Clones are the same terminal.
 #[derive(Clone, Default)]
@@ -217,8 +217,8 @@ impl Platform for TestPlatform {
     fn memory_free(&self) -> u64 {
         self.memory_free
     }
-    fn interrupts(&self) -> Option<u64> {
-        Some(0)
+    fn interrupts(&self) -> Option<Interrupts> {
+        Some(Interrupts::default())
     }
     fn allocations(&self) -> Option<u64> {
         Some(12)

@@ -37,8 +37,6 @@ pub trait Counters: Sync {
 pub struct Waits {
     /// Jobs run on more than one worker: each ends in a barrier.
     pub jobs: u64,
-    /// How often the caller looked in vain whether the others were done.
-    pub spins: u64,
     /// How often a worker, the caller included, went to sleep.
     pub sleeps: u64,
 }
@@ -154,7 +152,6 @@ impl Reading {
         phase.copied = more(now.copied, self.copied);
         phase.waits = now.waits.zip(self.waits).map(|(now, before)| Waits {
             jobs: now.jobs.wrapping_sub(before.jobs),
-            spins: now.spins.wrapping_sub(before.spins),
             sleeps: now.sleeps.wrapping_sub(before.sleeps),
         });
     }

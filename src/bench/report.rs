@@ -257,7 +257,7 @@ impl Report {
     /// Two rows a case, all counts whole and not a token's: headings first. What is not known is `n/a`.
     pub fn csv(&self, say: &mut dyn FnMut(&str)) {
         let head = "phase,prompt,decode,cores,tokens,nanos,tokens_per_second,weight_bytes,weight_gb_per_second,\
-                    read_gb_per_second,min_nanos,median_nanos,p99_nanos,max_nanos,interrupts,barriers,spins,sleeps,\
+                    read_gb_per_second,min_nanos,median_nanos,p99_nanos,max_nanos,interrupts,barriers,sleeps,\
                     allocations,copied_bytes,digest";
         let events = EVENTS.map(|event| event.to_ascii_lowercase().replace(' ', "_"));
         say(&format!("{head},{}", events.join(",")));
@@ -291,7 +291,6 @@ impl Report {
         cells.extend([
             known(phase.interrupts),
             wait(|waits| waits.jobs),
-            wait(|waits| waits.spins),
             wait(|waits| waits.sleeps),
             known(phase.allocations),
             known(phase.copied),

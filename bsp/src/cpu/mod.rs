@@ -7,6 +7,7 @@
 pub mod cores;
 pub mod exception;
 pub mod mmu;
+pub mod pmu;
 pub mod psci;
 pub mod timer;
 

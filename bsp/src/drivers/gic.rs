@@ -70,6 +70,11 @@ impl Taken {
     pub fn number(self) -> u32 {
         self.0 & 0x3ff
     }
+
+    /// Whether another core sent it to wake this one.
+    pub fn is_wake(self) -> bool {
+        self.number() == WAKE
+    }
 }
 
 impl Gic {
@@ -190,6 +195,7 @@ mod tests {
     #[test]
     fn a_number_beyond_all_lines_means_nothing_is_pending() {
         assert_eq!(Taken(0x0c00 | 153).number(), 153);
+        assert!(Taken(0x0c00).is_wake() && !Taken(153).is_wake());
         let gic = Gic::new(in_memory(), in_memory());
         assert_eq!(gic.take(), Some(Taken(0)));
     }

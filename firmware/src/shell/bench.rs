@@ -8,7 +8,7 @@ use embodios::{Alone, Model, Runtime, Session, SessionError};
 
 use super::{Shell, VERSION, on_board, sentence};
 use crate::config::unquoted;
-use crate::{Counters, Platform, Waits};
+use crate::{Counters, Interrupts, Platform, Waits};
 
 /// `perf`: the last answer's numbers.
 pub fn perf(shell: &mut Shell, _: &str) {
@@ -37,8 +37,8 @@ pub fn perf(shell: &mut Shell, _: &str) {
     if let Some(interrupts) = interrupts {
         let tokens = (report.prompt_tokens + report.generated).max(1);
         shell.say(format_args!(
-            "kernel   {interrupts} interrupts on all cores, {:.2} a token",
-            interrupts as f64 / tokens as f64
+            "kernel   {interrupts} on all cores, {:.2} a token",
+            interrupts.total() as f64 / tokens as f64
         ));
     }
 }
@@ -89,7 +89,7 @@ impl Meters for Board<'_> {
         self.0.counters()
     }
     fn interrupts(&self) -> Option<u64> {
-        self.0.interrupts()
+        self.0.interrupts().map(Interrupts::total)
     }
     fn waits(&self) -> Option<Waits> {
         self.0.waits()

@@ -84,7 +84,7 @@ fn answer(shell: &mut Shell, text: &str, as_turn: bool) {
                 return shell.say("Stopped while reading; the conversation is as it was.");
             }
             shell.console.dim(Summary(&report));
-            let taken = |before: u64| shell.platform.interrupts().map(|now| now.saturating_sub(before));
+            let taken = |before| shell.platform.interrupts().map(|now| now.since(before));
             shell.last = Some(Answer { interrupts: interrupts.and_then(taken), report });
         }
         Err(error) => shell.say(sentence(error)),

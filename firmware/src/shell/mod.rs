@@ -21,7 +21,7 @@ use embodios::{Conversation, Level, Report, Runtime};
 
 use crate::config::{self, Config};
 use crate::console::{Console, Line};
-use crate::{Platform, Terminal, loader};
+use crate::{Interrupts, Platform, Terminal, loader};
 
 /// Version and, where it is known, the commit.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("EMBODIOS_COMMIT")).trim_ascii_end();
@@ -126,7 +126,7 @@ struct Talker {
 /// What `perf` tells about the last answer.
 struct Answer {
     report: Report,
-    interrupts: Option<u64>,
+    interrupts: Option<Interrupts>,
 }
 
 /// From the banner to `off`. Returns only where [`Platform::power_off`] and [`Platform::reboot`] do.
