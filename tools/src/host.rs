@@ -127,6 +127,18 @@ impl Pool for Threads {
     fn run(&self, job: &(dyn Fn(usize) + Sync)) {
         self.0.broadcast(|context| job(context.index()));
     }
+    fn beside(&self, here: &mut dyn FnMut(), job: &(dyn Fn(usize) + Sync)) {
+        // Whoever calls takes the place of worker 0, and thread 0 that of the caller, if it is another one of ours.
+        let me = self.0.current_thread_index().unwrap_or(0);
+        self.0.in_place_scope(|scope| {
+            scope.spawn_broadcast(|_, context| match context.index() {
+                index if index == me => {}
+                0 => job(me),
+                index => job(index),
+            });
+            here();
+        });
+    }
 }
 
 /// Nanoseconds since this was first called.
@@ -196,6 +208,38 @@ mod tests {
                 done[worker].fetch_add(1, Ordering::Relaxed);
             });
             assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 101));
+        }
+    }
+
+    #[test]
+    fn something_else_is_done_here_while_the_others_work() {
+        for width in [1, 2, 5] {
+            let threads = Threads::new(width).unwrap();
+            let done: Vec<AtomicUsize> = (0..width).map(|_| AtomicUsize::new(0)).collect();
+            let mut here = 0;
+            let mut beside = |pool: &dyn Pool| {
+                for _ in 0..100 {
+                    let before = here;
+                    // The others can be seen to have begun before this returns.
+                    pool.beside(
+                        &mut || {
+                            here += 1;
+                            while width > 1 && done[1].load(Ordering::Relaxed) <= before {
+                                std::thread::yield_now();
+                            }
+                        },
+                        &|worker| {
+                            done[worker].fetch_add(1, Ordering::Relaxed);
+                        },
+                    );
+                }
+            };
+            beside(&threads);
+            threads.with(|runtime| beside(runtime.pool));
+            assert_eq!(here, 200);
+            for (worker, count) in done.iter().enumerate() {
+                assert_eq!(count.load(Ordering::Relaxed), if worker == 0 { 0 } else { 200 }, "{worker}");
+            }
         }
     }
 
