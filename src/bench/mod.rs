@@ -51,9 +51,13 @@ pub trait Meters {
     fn interrupts(&self) -> Option<u64> {
         None
     }
-    /// Barriers since the start.
+    /// How the cores have waited for each other since the start.
     fn waits(&self) -> Option<Waits> {
         None
+    }
+    /// Jobs run on more than one worker since the start.
+    fn barriers(&self) -> Option<u64> {
+        self.waits().map(|waits| waits.jobs)
     }
     /// Calls of the allocator since the start.
     fn allocations(&self) -> Option<u64> {
@@ -81,6 +85,8 @@ pub struct Phase {
     pub events: [Option<u64>; EVENTS.len()],
     /// Interrupts taken.
     pub interrupts: Option<u64>,
+    /// Barriers: jobs run on more than one core.
+    pub barriers: Option<u64>,
     /// How the cores waited.
     pub waits: Option<Waits>,
     /// Calls of the allocator.
@@ -129,6 +135,7 @@ impl Measured {
 /// Meters at one moment.
 struct Reading {
     interrupts: Option<u64>,
+    barriers: Option<u64>,
     waits: Option<Waits>,
     allocations: Option<u64>,
     copied: Option<u64>,
@@ -138,6 +145,7 @@ impl Reading {
     fn of(meters: &dyn Meters) -> Self {
         Self {
             interrupts: meters.interrupts(),
+            barriers: meters.barriers(),
             waits: meters.waits(),
             allocations: meters.allocations(),
             copied: meters.copied(),
@@ -148,6 +156,7 @@ impl Reading {
     fn until(&self, now: &Self, phase: &mut Phase) {
         let more = |now: Option<u64>, before: Option<u64>| Some(now?.wrapping_sub(before?));
         phase.interrupts = more(now.interrupts, self.interrupts);
+        phase.barriers = more(now.barriers, self.barriers);
         phase.allocations = more(now.allocations, self.allocations);
         phase.copied = more(now.copied, self.copied);
         phase.waits = now.waits.zip(self.waits).map(|(now, before)| Waits {

@@ -229,7 +229,7 @@ impl Report {
                     name.to_string(),
                     measured.case.prompt.to_string(),
                     measured.case.cores.to_string(),
-                    wait(|waits| waits.jobs),
+                    each(phase.barriers),
                     wait(|waits| waits.sleeps),
                     each(phase.interrupts),
                     each(phase.allocations),
@@ -290,7 +290,7 @@ impl Report {
         cells.extend((0..4).map(|index| known(jitter.map(|jitter| jitter[index]))));
         cells.extend([
             known(phase.interrupts),
-            wait(|waits| waits.jobs),
+            known(phase.barriers),
             wait(|waits| waits.sleeps),
             known(phase.allocations),
             known(phase.copied),

@@ -33,6 +33,8 @@ pub struct Gguf {
     pub metadata: Metadata,
     /// The tensor directory, in the order of the file.
     pub tensors: Vec<TensorInfo>,
+    /// Where the metadata ends and the tensor directory begins, in bytes from the start of the file.
+    pub directory_offset: u64,
     /// Where tensor data begins, in bytes from the start of the file.
     pub data_offset: u64,
     /// Bytes in the file.
@@ -199,6 +201,9 @@ impl From<ReadError> for GgufError {
 }
 
 impl Gguf {
+    /// Where the metadata begins, in bytes from the start of the file: behind magic, version and two counts.
+    pub const METADATA_OFFSET: u64 = 24;
+
     /// Reads header and directory. Reads no tensor data, but checks that all of it lies inside the file.
     pub fn open(source: &dyn ByteSource) -> Result<Self, GgufError> {
         if let Some(bytes) = source.bytes() {
@@ -249,6 +254,7 @@ impl Gguf {
         if !alignment.is_power_of_two() || !(8..=1 << 20).contains(&alignment) {
             return Err(GgufError::Alignment(alignment));
         }
+        let directory_offset = cursor.position();
         let directory = tensor_count.checked_mul(32).filter(|&bytes| bytes <= cursor.left());
         if directory.is_none() {
             return Err(GgufError::HeaderCutShort {
@@ -285,7 +291,7 @@ impl Gguf {
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(GgufError::Twice { tensor: pair[0].into() });
         }
-        Ok(Self { version, metadata, tensors, data_offset, file_bytes })
+        Ok(Self { version, metadata, tensors, directory_offset, data_offset, file_bytes })
     }
 
     /// The tensor of this name.

@@ -63,6 +63,12 @@ impl Writer {
         self.metadata.extend(values.iter().flat_map(|value| value.to_le_bytes()));
         self
     }
+    /// Adds keys and values as they lie in another file: `keys` of them.
+    pub fn copied(&mut self, keys: u64, metadata: &[u8]) -> &mut Self {
+        self.keys += keys;
+        self.metadata.extend(metadata);
+        self
+    }
     fn array(&mut self, key: &str, kind: u32, len: usize) {
         self.key(key, 9);
         self.metadata.extend(kind.to_le_bytes());

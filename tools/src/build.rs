@@ -56,7 +56,7 @@ pub fn kernel() -> Result<Kernel> {
     if !output.status.success() {
         bail!("the kernel did not build: see the compiler's messages above");
     }
-    let elf = executable(&String::from_utf8_lossy(&output.stdout))
+    let elf = executable(&String::from_utf8_lossy(&output.stdout), "kernel8")
         .context("cargo did not say where the kernel is")?;
     let bytes = fs::read(&elf).with_context(|| format!("could not read {}", elf.display()))?;
     let flat = flatten(&bytes).context("the kernel's ELF file makes no flat image")?;
@@ -65,12 +65,12 @@ pub fn kernel() -> Result<Kernel> {
     Ok(Kernel { image, elf, sizes: flat.sizes() })
 }
 
-/// Finds the kernel's path among cargo's messages.
-fn executable(messages: &str) -> Option<PathBuf> {
+/// Finds a program's path among cargo's messages.
+pub fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "kernel8")
+        .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
 }
 
@@ -200,6 +200,6 @@ mod tests {
             "not json\n",
             "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"kernel8\"},\"executable\":\"/t/kernel8\"}\n",
         );
-        assert_eq!(executable(messages), Some(PathBuf::from("/t/kernel8")));
+        assert_eq!(executable(messages, "kernel8"), Some(PathBuf::from("/t/kernel8")));
     }
 }

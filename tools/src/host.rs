@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -104,28 +104,37 @@ impl ByteSource for FileSource {
 
 /// Threads that wait for work and do it side by side. rayon's: they spin a moment before they sleep, which
 /// suits the hundreds of short jobs of a token.
-pub struct Threads(rayon_core::ThreadPool);
+pub struct Threads {
+    pool: rayon_core::ThreadPool,
+    jobs: AtomicU64,
+}
 
 impl Threads {
     /// Starts that many.
     pub fn new(count: usize) -> Result<Self> {
         let pool = rayon_core::ThreadPoolBuilder::new().num_threads(count).build();
-        Ok(Self(pool.context("the threads could not be started")?))
+        Ok(Self { pool: pool.context("the threads could not be started")?, jobs: AtomicU64::new(0) })
+    }
+
+    /// Jobs run so far.
+    pub fn jobs(&self) -> u64 {
+        self.jobs.load(Ordering::Relaxed)
     }
 
     /// Does work that runs the engine on these threads, until it ends or Ctrl-C stops it.
     pub fn with<R: Send>(&self, work: impl FnOnce(&Runtime<'_>) -> R + Send) -> R {
         // On one of the threads itself: that saves a hand-over for each job.
-        self.0.install(|| work(&Runtime { pool: self, nanos: &nanos, stop: &stopped }))
+        self.pool.install(|| work(&Runtime { pool: self, nanos: &nanos, stop: &stopped }))
     }
 }
 
 impl Pool for Threads {
     fn width(&self) -> usize {
-        self.0.current_num_threads()
+        self.pool.current_num_threads()
     }
     fn run(&self, job: &(dyn Fn(usize) + Sync)) {
-        self.0.broadcast(|context| job(context.index()));
+        self.jobs.fetch_add(1, Ordering::Relaxed);
+        self.pool.broadcast(|context| job(context.index()));
     }
     fn beside(&self, here: &mut dyn FnMut(), job: &(dyn Fn(usize) + Sync)) {
         // Whoever calls takes the place of worker 0, and thread 0 that of the caller, if it is another one of ours.

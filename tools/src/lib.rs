@@ -4,6 +4,7 @@
 //! are and which cargo builds for the board ([`project`]), QEMU and its serial line ([`qemu`]), and the
 //! engine's two adapters to a PC ([`host`]).
 
+pub mod bench;
 pub mod build;
 pub mod chat;
 pub mod host;
@@ -13,6 +14,7 @@ pub mod logits;
 pub mod models;
 pub mod project;
 pub mod qemu;
+pub mod requantize;
 pub mod run;
 pub mod setup;
 pub mod test;

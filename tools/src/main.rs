@@ -1,7 +1,7 @@
 //! `cargo embodi <command>`: parse, dispatch, and say in one sentence why something failed.
 
 use clap::{Parser, Subcommand};
-use embodi::{build, chat, image, inspect, logits, models, run, setup, test, tokenize};
+use embodi::{bench, build, chat, image, inspect, logits, models, run, setup, test, tokenize};
 use std::process::ExitCode;
 
 /// EMBODIOS from your PC: set up, build, emulate, test, and run the same engine here.
@@ -21,6 +21,7 @@ enum Command {
     Image(image::Args),
     Run(run::Args),
     Test(test::Args),
+    Bench(bench::Args),
     Models(models::Args),
     Inspect(inspect::Args),
     Chat(chat::Args),
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Image(args) => image::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Chat(args) => chat::run(&args),

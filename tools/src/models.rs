@@ -3,7 +3,7 @@
 //! A model argument anywhere in this tool goes through [`resolve`]: a name from `models/catalog.toml`
 //! (fetched when it is not there yet) or a path.
 
-use crate::project;
+use crate::{project, requantize};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -15,7 +15,7 @@ use std::process::Command;
 /// The model that `run` takes when it is not told otherwise.
 pub const DEFAULT: &str = "smollm2-135m-instruct";
 
-/// List the models of the catalog, or fetch one.
+/// List the models of the catalog, fetch one, or make one of another weight format.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -31,6 +31,7 @@ enum Action {
         /// A name from `models list`
         name: String,
     },
+    Requantize(requantize::Args),
 }
 
 /// Carries out `models`.
@@ -48,6 +49,7 @@ pub fn run(args: &Args) -> Result<()> {
                 );
             }
         }
+        Action::Requantize(args) => requantize::run(args)?,
         Action::Fetch { name } => println!("{}", named(name)?.fetch()?.display()),
     }
     Ok(())
@@ -195,7 +197,7 @@ impl Entry {
 }
 
 /// Where fetched models are kept; git ignores it.
-fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     project::root().join("models/cache")
 }
 
