@@ -138,8 +138,9 @@ impl Pool for Threads {
     }
     fn beside(&self, here: &mut dyn FnMut(), job: &(dyn Fn(usize) + Sync)) {
         // Whoever calls takes the place of worker 0, and thread 0 that of the caller, if it is another one of ours.
-        let me = self.0.current_thread_index().unwrap_or(0);
-        self.0.in_place_scope(|scope| {
+        self.jobs.fetch_add(1, Ordering::Relaxed);
+        let me = self.pool.current_thread_index().unwrap_or(0);
+        self.pool.in_place_scope(|scope| {
             scope.spawn_broadcast(|_, context| match context.index() {
                 index if index == me => {}
                 0 => job(me),
