@@ -5,9 +5,11 @@
 mod common;
 
 use common::InTurn;
-use embodios::pool::{Alone, Band};
-use embodios::quant::{FORMATS, Inputs, Row};
-use embodios::simd;
+use embodios::ops::matmul::{View, matmul};
+use embodios::pool::Alone;
+use embodios::quant::{FORMATS, Forms, Inputs, Row, TILE};
+use embodios::simd::{self, Level};
+use zerocopy::IntoBytes;
 
 /// xorshift64* (Vigna, 2016): reproducible odd data.
 struct Random(u64);
@@ -24,26 +26,52 @@ impl Random {
     }
 }
 
-fn inputs(random: &mut Random, columns: usize, count: usize) -> Inputs {
-    let mut inputs = Inputs::with_capacity(columns, count).unwrap();
-    inputs.set(columns, count, |out| out.iter_mut().for_each(|x| *x = random.float() * 3.0));
+/// `count` columns of so many values.
+fn inputs(level: Level, columns: usize, count: usize, mut value: impl FnMut() -> f32) -> Inputs {
+    let values: Vec<f32> = (0..columns * count).map(|_| value()).collect();
+    let mut inputs = Inputs::with_capacity(level, columns, count, Forms::ALL).unwrap();
+    inputs.fill(&Alone, columns, count, &|column| column, &|column, first, out| {
+        let len = out.len();
+        out.copy_from_slice(&values[column * columns + first..][..len]);
+    });
     inputs
 }
 
-/// Compares `multiply` at every level with `dot`, row by row, bit by bit.
-fn check(format: &Row, rows: &[u8], count: usize, inputs: &Inputs, what: &str) {
+/// Multiplies a matrix of `rows` (as in a file) at every level, as it is after loading, and compares with `dot`, row by
+/// row, bit by bit.
+fn check(format: &'static Row, rows: &[u8], count: usize, inputs: &Inputs, what: &str) {
+    check_at(format, rows, count, inputs, what, 0);
+}
+
+/// The same with the matrix so many bytes behind a 16-byte aligned place.
+fn check_at(format: &'static Row, rows: &[u8], count: usize, inputs: &Inputs, what: &str, shift: usize) {
     let row_bytes = format.row_bytes(inputs.columns());
+    let tile_bytes = TILE * row_bytes;
+    let mut units = vec![0u128; (shift + rows.len()).div_ceil(16)];
+    let memory = &mut units.as_mut_slice().as_mut_bytes()[shift..][..rows.len()];
+    memory.copy_from_slice(rows);
+    for (tile, rows) in memory.chunks_exact_mut(tile_bytes).zip(rows.chunks_exact(tile_bytes)) {
+        (format.arrange)(rows, tile);
+    }
+    let view = View { format, rows: count, columns: inputs.columns(), bytes: memory };
+    let mut before = vec![0.0; inputs.columns()];
+    let mut after = before.clone();
+    for row in 0..count {
+        (format.dequantize)(&rows[row * row_bytes..][..row_bytes], &mut before);
+        view.dequantize_row(row, &mut after);
+        assert_eq!(before, after, "{} {what}: row {row} of {count}, arranged", format.name);
+    }
     for level in simd::levels() {
         let mut out = vec![f32::NAN; count * inputs.count()];
-        (format.multiply)(level, rows, inputs, &mut Band::whole(&mut out, inputs.count()));
+        matmul(&Alone, level, &mut out, &[view], inputs);
         for column in 0..inputs.count() {
             for row in 0..count {
-                let defined = (format.dot)(&rows[row * row_bytes..][..row_bytes], inputs.get(column));
+                let defined = (format.dot)(&rows[row * row_bytes..][..row_bytes], inputs, column);
                 let got = out[column * count + row];
                 assert_eq!(
                     got.to_bits(),
                     defined.to_bits(),
-                    "{} {level} {what}: row {row} of {count}, input {column} of {}, {} columns: {got} for {defined}",
+                    "{} {level} {what}: row {row} of {count}, column {column} of {}, {} columns: {got} for {defined}",
                     format.name,
                     inputs.count(),
                     inputs.columns()
@@ -58,12 +86,13 @@ fn every_level_gives_the_bits_of_the_definition_for_every_shape() {
     let mut random = Random(1);
     for format in FORMATS {
         for columns in [32, 64, 96, 576] {
-            for rows in [1, 2, 3, 4, 5, 8, 11] {
+            for rows in [1, 15, 16, 17, 32, 37] {
                 let weights: Vec<f32> = (0..rows * columns).map(|_| random.float()).collect();
                 let mut packed = Vec::new();
                 (format.quantize)(&weights, &mut packed);
-                for count in [1, 2, 3, 4, 5, 7, 17] {
-                    check(format, &packed, rows, &inputs(&mut random, columns, count), "random weights");
+                for count in [1, 2, 3, 4, 5, 7, 8, 11, 15, 16, 17, 33] {
+                    let inputs = inputs(Level::Plain, columns, count, || random.float() * 3.0);
+                    check(format, &packed, rows, &inputs, "random weights");
                 }
             }
         }
@@ -75,10 +104,11 @@ fn float_formats_take_any_number_of_columns() {
     let mut random = Random(2);
     for format in FORMATS.iter().filter(|format| format.len == 1) {
         for columns in [1, 3, 7, 8, 9, 31, 33] {
-            let weights: Vec<f32> = (0..3 * columns).map(|_| random.float()).collect();
+            let weights: Vec<f32> = (0..19 * columns).map(|_| random.float()).collect();
             let mut packed = Vec::new();
             (format.quantize)(&weights, &mut packed);
-            check(format, &packed, 3, &inputs(&mut random, columns, 2), "odd columns");
+            let inputs = inputs(Level::Plain, columns, 2, || random.float());
+            check(format, &packed, 19, &inputs, "odd columns");
         }
     }
 }
@@ -87,7 +117,7 @@ fn float_formats_take_any_number_of_columns() {
 fn blocks_of_extreme_bytes_agree_too() {
     let mut random = Random(3);
     for format in FORMATS.iter().filter(|format| format.len > 1) {
-        let (columns, rows) = (96, 6);
+        let (columns, rows) = (96, 18);
         for byte in [0x00, 0xff, 0x80, 0x7f, 0x55] {
             let mut packed = vec![byte; rows * format.row_bytes(columns)];
             // Scales (and minimums) that are finite, large and small, negative and zero.
@@ -98,14 +128,22 @@ fn blocks_of_extreme_bytes_agree_too() {
                     bytes.copy_from_slice(&scale.to_le_bytes());
                 }
             }
-            let mut all = inputs(&mut random, columns, 3);
-            check(format, &packed, rows, &all, "extreme blocks");
-            all.set(columns, 3, |out| {
-                out.iter_mut().enumerate().for_each(|(i, x)| *x = [127.0, -127.0, 0.0][i % 3])
-            });
-            check(format, &packed, rows, &all, "extreme blocks and inputs");
-            all.set(columns, 3, |out| out.fill(-127.0));
-            check(format, &packed, rows, &all, "all inputs at the end of their range");
+            let mut next = 0;
+            let ends = [127.0, -127.0, 0.0];
+            for (what, value) in
+                [("random", None), ("extreme", Some(&ends[..])), ("lowest", Some(&ends[1..2]))]
+            {
+                for count in [1, 3, 16] {
+                    let all = inputs(Level::Plain, columns, count, || match value {
+                        None => random.float() * 3.0,
+                        Some(values) => {
+                            next += 1;
+                            values[next % values.len()]
+                        }
+                    });
+                    check(format, &packed, rows, &all, &format!("extreme blocks, {what} inputs"));
+                }
+            }
         }
     }
 }
@@ -120,12 +158,11 @@ fn a_dot_product_is_near_the_product_of_the_dequantized_row() {
         (format.quantize)(&weights, &mut packed);
         let mut floats = vec![0.0; columns];
         (format.dequantize)(&packed, &mut floats);
-        let inputs = inputs(&mut random, columns, 1);
-        let exact: f64 =
-            floats.iter().zip(inputs.get(0).floats).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
-        let magnitude: f64 =
-            floats.iter().zip(inputs.get(0).floats).map(|(w, x)| f64::from(w * x).abs()).sum();
-        let got = f64::from((format.dot)(&packed, inputs.get(0)));
+        let inputs = inputs(Level::Plain, columns, 1, || random.float() * 3.0);
+        let x = inputs.floats(0);
+        let exact: f64 = floats.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+        let magnitude: f64 = floats.iter().zip(x).map(|(w, x)| f64::from(w * x).abs()).sum();
+        let got = f64::from((format.dot)(&packed, &inputs, 0));
         // An activation is rounded to 1/127 of its block's peak: at most 1/254 of 3, here, a product.
         assert!((got - exact).abs() < magnitude * 0.01, "{}: {got} for {exact}", format.name);
         let error = floats.iter().zip(&weights).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -135,28 +172,25 @@ fn a_dot_product_is_near_the_product_of_the_dequantized_row() {
 }
 
 #[test]
-fn rows_may_begin_at_any_even_byte() {
+fn a_matrix_may_begin_at_any_even_byte() {
     let mut random = Random(5);
     for format in FORMATS.iter().filter(|format| format.len > 1) {
-        let weights: Vec<f32> = (0..4 * 64).map(|_| random.float()).collect();
+        let weights: Vec<f32> = (0..20 * 64).map(|_| random.float()).collect();
         let mut packed = Vec::new();
         (format.quantize)(&weights, &mut packed);
-        let inputs = inputs(&mut random, 64, 2);
-        for shift in [2, 6, 14] {
-            let mut shifted = vec![0; shift];
-            shifted.extend(&packed);
-            check(format, &shifted[shift..], 4, &inputs, "shifted");
+        let inputs = inputs(Level::Plain, 64, 2, || random.float());
+        for shift in [2, 4, 6, 8, 14] {
+            check_at(format, &packed, 20, &inputs, "shifted", shift);
         }
     }
 }
 
 #[test]
 fn stacked_matrices_split_over_any_number_of_workers_give_the_same_bits() {
-    use embodios::ops::matmul::{View, matmul};
     let mut random = Random(6);
     let columns = 64;
     let formats = [embodios::quant::by_name("Q4_1").unwrap(), embodios::quant::by_name("Q8_0").unwrap()];
-    let rows = [37, 21];
+    let rows = [137, 21];
     let packed: Vec<Vec<u8>> = formats
         .iter()
         .zip(rows)
@@ -164,16 +198,21 @@ fn stacked_matrices_split_over_any_number_of_workers_give_the_same_bits() {
             let weights: Vec<f32> = (0..rows * columns).map(|_| random.float()).collect();
             let mut packed = Vec::new();
             (format.quantize)(&weights, &mut packed);
+            let tile_bytes = TILE * format.row_bytes(columns);
+            for tile in packed.chunks_exact_mut(tile_bytes) {
+                let rows = tile.to_vec();
+                (format.arrange)(&rows, tile);
+            }
             packed
         })
         .collect();
     let view = |i: usize| View { format: formats[i], rows: rows[i], columns, bytes: &packed[i] };
-    let inputs = inputs(&mut random, columns, 3);
+    let inputs = inputs(Level::Plain, columns, 3, || random.float());
     let level = simd::Level::detect();
-    let mut alone = vec![0.0; 58 * 3];
+    let mut alone = vec![0.0; 158 * 3];
     matmul(&Alone, level, &mut alone, &[view(0), view(1)], &inputs);
     for width in [2, 3, 4, 7, 64] {
-        let mut wide = vec![0.0; 58 * 3];
+        let mut wide = vec![0.0; 158 * 3];
         matmul(&InTurn(width), level, &mut wide, &[view(0), view(1)], &inputs);
         assert_eq!(alone, wide, "{width} workers");
     }

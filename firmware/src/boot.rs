@@ -15,12 +15,14 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use embodios::source::InPlace;
 use embodios_bsp::board::{Board, Devices, Start};
 use embodios_bsp::cpu::mmu::{Access, MapError, Tables};
 use embodios_bsp::cpu::psci::Refused;
 use embodios_bsp::cpu::{self, CORES_MAX, cores, mmu};
 use embodios_bsp::handoff::{self, Handoff};
 use embodios_firmware::memory::{self, Ranges};
+use spin::Once;
 
 /// Address the image is linked for: `image.ld` says the same, and boot loaders that read no header use it.
 const LINK_ADDRESS: u64 = 0x8_0000;
@@ -532,8 +534,9 @@ pub fn take_memory(
     for range in memory::free_ranges(&handoff.banks, &taken) {
         TABLES.map(range, Access::Data)?;
     }
-    for range in lent.iter().flatten() {
-        TABLES.map(whole_pages(range), Access::Constants)?;
+    // The RAM disk stays writable: a model in it is rearranged where it lies.
+    if let Some(tree) = &tree {
+        TABLES.map(whole_pages(tree), Access::Constants)?;
     }
     for range in board.peripherals {
         TABLES.map(range.clone(), Access::Device)?;
@@ -586,11 +589,17 @@ pub fn devices(board: &Board) -> Devices {
     unsafe { board.devices() }
 }
 
-/// The initial RAM disk's bytes.
-pub fn initrd(layout: &Layout) -> Option<&'static [u8]> {
+/// The initial RAM disk, to be used where it lies.
+pub fn initrd(layout: &Layout) -> Option<&'static InPlace> {
+    static DISK: Once<InPlace> = Once::new();
     let disk = layout.initrd.clone()?;
-    // SAFETY: it lies in RAM and is mapped for reading; `take_memory` has kept it out of every other use.
-    Some(unsafe { core::slice::from_raw_parts(disk.start as *const u8, (disk.end - disk.start) as usize) })
+    Some(DISK.call_once(|| {
+        // SAFETY: it lies in RAM and is mapped for writing; `take_memory` has kept it out of every other use, and this
+        // is done once.
+        InPlace::new(unsafe {
+            core::slice::from_raw_parts_mut(disk.start as *mut u8, (disk.end - disk.start) as usize)
+        })
+    }))
 }
 
 /// Lets the other cores begin. Returns how many cores there are, as far as that is known.

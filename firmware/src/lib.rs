@@ -21,6 +21,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 pub use embodios::bench::{Counters, Waits};
+use embodios::source::InPlace;
 use embodios::{ByteSource, Pool};
 
 pub use shell::run;
@@ -102,7 +103,7 @@ pub trait Platform {
     /// Opens a file of the card's root directory by the name [`Platform::files`] gave.
     fn open(&mut self, name: &str) -> Result<Box<dyn ByteSource>, String>;
     /// A model that the boot loader has put in memory (initrd).
-    fn preloaded(&self) -> Option<&'static [u8]>;
+    fn preloaded(&self) -> Option<&'static InPlace>;
     /// The boot arguments.
     fn arguments(&self) -> &str;
 

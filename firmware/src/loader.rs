@@ -15,7 +15,6 @@ use core::ops::ControlFlow;
 use embodios::gguf::Gguf;
 use embodios::model::budget::Budget;
 use embodios::model::{LoadError, LoadOptions, Model, Opened, Progress, families};
-use embodios::source::Memory;
 use embodios::{ByteSource, Level};
 
 use crate::config::{FILE, unquoted};
@@ -109,7 +108,7 @@ pub fn open(console: &mut Console, platform: &mut dyn Platform, name: &str) -> O
 }
 
 fn preloaded(platform: &dyn Platform) -> Option<Source> {
-    platform.preloaded().map(|bytes| Source { name: PRELOADED.into(), bytes: Box::new(Memory(bytes)) })
+    platform.preloaded().map(|model| Source { name: PRELOADED.into(), bytes: Box::new(model) })
 }
 
 fn open_file(console: &mut Console, platform: &mut dyn Platform, name: &str) -> Option<Source> {
@@ -226,7 +225,7 @@ pub fn plan(
     let spec = families::spec(gguf)?;
     let context = wanted.unwrap_or(CONTEXT).min(spec.context);
     // Weights that are in memory already take no more of it.
-    let there = source.bytes.bytes().is_some();
+    let there = source.bytes.in_place().is_some();
     let budget = |context| {
         let mut budget = Budget::of(gguf, context).ok()?;
         budget.weights = if there { 0 } else { budget.weights };
@@ -396,7 +395,7 @@ mod tests {
     fn a_model_needs_stretches_of_ram_as_long_as_its_pieces() {
         let format = embodios::quant::FORMATS.first().expect("there are formats");
         let bytes = embodios::synth::tiny(1, format).leak();
-        let source = Source { name: "tiny.gguf".into(), bytes: Box::new(Memory(bytes)) };
+        let source = Source { name: "tiny.gguf".into(), bytes: Box::new(embodios::source::Memory(bytes)) };
         let gguf = Gguf::open(&*source.bytes).expect("a sound file");
         assert!(matches!(plan(&gguf, &source, None, 1 << 40, |_| true), Ok(Fit::Whole(_))));
         assert!(matches!(plan(&gguf, &source, None, 1 << 40, |_| false), Ok(Fit::Scattered(1..))));

@@ -10,6 +10,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use core::time::Duration;
 
+use embodios::source::InPlace;
 use embodios::{ByteSource, Pool, ReadError};
 use embodios_bsp::board::{Board, Devices, Revision};
 use embodios_bsp::cpu::cores::Team;
@@ -616,7 +617,7 @@ impl Platform for Machine {
         })
     }
 
-    fn preloaded(&self) -> Option<&'static [u8]> {
+    fn preloaded(&self) -> Option<&'static InPlace> {
         boot::initrd(&self.layout)
     }
 

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use embodios::source::InPlace;
 use embodios::{Alone, ByteSource, Pool, ReadError};
 use unicode_width::UnicodeWidthChar;
 
@@ -244,8 +245,8 @@ impl Platform for TestPlatform {
             files.iter().find(|file| file.0 == name).expect("only names that were listed are opened");
         Ok(Box::new(OnCard(bytes.clone())))
     }
-    fn preloaded(&self) -> Option<&'static [u8]> {
-        self.preloaded.clone().map(|bytes| &*bytes.leak())
+    fn preloaded(&self) -> Option<&'static InPlace> {
+        self.preloaded.clone().map(|bytes| &*Box::leak(Box::new(InPlace::new(bytes.leak()))))
     }
     fn arguments(&self) -> &str {
         self.arguments

@@ -206,9 +206,6 @@ impl Gguf {
 
     /// Reads header and directory. Reads no tensor data, but checks that all of it lies inside the file.
     pub fn open(source: &dyn ByteSource) -> Result<Self, GgufError> {
-        if let Some(bytes) = source.bytes() {
-            return Self::parse(bytes, source.len());
-        }
         let mut header: Vec<u8> = Vec::new();
         let mut window = FIRST_WINDOW;
         loop {

@@ -84,5 +84,8 @@ pub fn spec(gguf: &Gguf) -> Result<Spec, LoadError> {
         rope_layout: family.rope_layout,
         rope_width,
         rope_base,
+        float_weights: gguf.tensors.iter().any(|tensor| {
+            tensor.rows() > 1 && crate::quant::by_id(tensor.kind).is_some_and(|format| format.forms().floats)
+        }),
     })
 }

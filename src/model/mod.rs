@@ -1,5 +1,6 @@
 //! Model::load: bytes in, a model that can run out.
 
+mod arrange;
 pub mod budget;
 pub mod families;
 pub(crate) mod forward;
@@ -138,7 +139,7 @@ impl Opened {
         let Self { gguf, spec, tokenizer } = self;
         if let Some(free) = options.memory_free {
             let mut budget = Budget::with_spec(&gguf, &spec, options.context.unwrap_or(spec.context));
-            if source.bytes().is_some() {
+            if source.in_place().is_some() {
                 budget.weights = 0;
             }
             if budget.total() > free {

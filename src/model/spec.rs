@@ -29,6 +29,8 @@ pub struct Spec {
     pub rope_width: usize,
     /// Base of the rotation frequencies.
     pub rope_base: f32,
+    /// Some matrix holds floats, so activations are kept as floats, too.
+    pub float_weights: bool,
 }
 
 impl Spec {

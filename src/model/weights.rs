@@ -1,6 +1,8 @@
-//! Tensor names → typed views into one arena that is never copied. Every shape is checked here.
+//! Tensor names → typed views into one arena that is never copied, arranged while it is read. Every shape is checked
+//! here.
 
 use super::LoadError;
+use super::arrange::Arranger;
 use super::spec::Spec;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::ops::matmul::View;
@@ -213,23 +215,35 @@ fn fill(
     let out_of_memory = || LoadError::OutOfMemory { what: "weights", bytes: end - gguf.data_offset };
     let start = usize::try_from(gguf.data_offset).map_err(|_| out_of_memory())?;
     let len = usize::try_from(end - gguf.data_offset).map_err(|_| out_of_memory())?;
-    if let Some(bytes) = source.bytes() {
-        let bytes = bytes.get(start..start + len).ok_or_else(out_of_memory)?;
+    if let Some(region) = source.in_place() {
+        let arranged = region.arranged(|bytes, tiles| {
+            let data = bytes.get_mut(start..start + len);
+            let (Some(data), Some(mut arranger)) = (data, Arranger::new(gguf, tiles)) else {
+                return (tiles, false);
+            };
+            let count = arranger.advance(data, len);
+            (tiles + count, true)
+        });
+        let bytes = arranged.and_then(|bytes| bytes.get(start..start + len)).ok_or_else(out_of_memory)?;
         let _ = progress(len as u64, len as u64);
         return Ok(Arena::InPlace(bytes));
     }
+    let mut arranger = Arranger::new(gguf, 0).ok_or_else(out_of_memory)?;
     let mut units: Vec<u128> = Vec::new();
     units.try_reserve_exact(len.div_ceil(16)).map_err(|_| out_of_memory())?;
     units.resize(len.div_ceil(16), 0);
+    let data = &mut units.as_mut_slice().as_mut_bytes()[..len];
     let mut done = 0;
-    for chunk in units.as_mut_slice().as_mut_bytes()[..len].chunks_mut(CHUNK) {
-        if progress(done, len as u64).is_break() {
+    while done < len {
+        if progress(done as u64, len as u64).is_break() {
             return Err(LoadError::Interrupted);
         }
-        source.read_at(gguf.data_offset + done, chunk)?;
-        done += chunk.len() as u64;
+        let chunk = CHUNK.min(len - done);
+        source.read_at(gguf.data_offset + done as u64, &mut data[done..][..chunk])?;
+        done += chunk;
+        arranger.advance(data, done);
     }
-    let _ = progress(done, len as u64);
+    let _ = progress(done as u64, len as u64);
     Ok(Arena::Own(units))
 }
 

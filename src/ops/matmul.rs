@@ -1,13 +1,12 @@
-//! Matrices × vectors: splits rows over the pool, calls the format's kernel.
+//! Matrices × columns: tiles of rows dealt out to the pool, and what becomes of their sums.
 
-use crate::pool::{Pool, run_bands};
-use crate::quant::{Inputs, Row};
+use crate::ops::elementwise;
+use crate::pool::{Band, Pool, run_tiles};
+use crate::quant::input::BLOCK;
+use crate::quant::{GROUP, Inputs, Row, Sums, TILE};
 use crate::simd::Level;
 
-/// Rows that begin a worker's share are a multiple of this: whole kernel tiles, whole cache lines of output.
-const ALIGN: usize = 16;
-
-/// A weight matrix where it lies in memory.
+/// A weight matrix where it lies in memory: whole tiles arranged, rows past them as in the file.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     /// How its blocks are laid out.
@@ -25,33 +24,176 @@ impl View<'_> {
     pub fn row_bytes(&self) -> usize {
         self.format.row_bytes(self.columns)
     }
+
     /// Expands row `row` to floats.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
-        let bytes = self.row_bytes();
-        (self.format.dequantize)(&self.bytes[row * bytes..][..bytes], out);
+        let (bytes, tile) = (self.row_bytes(), row / TILE * TILE);
+        if tile + TILE <= self.rows {
+            let tile = &self.bytes[tile * bytes..][..TILE * bytes];
+            (self.format.dequantize_arranged)(tile, row % TILE, out);
+        } else {
+            (self.format.dequantize)(&self.bytes[row * bytes..][..bytes], out);
+        }
+    }
+
+    /// Tile `tile` times the columns from `first` on, all of one group. Of the last tile's sums, those past the last row
+    /// mean nothing.
+    fn multiply(&self, level: Level, tile: usize, inputs: &Inputs, first: usize, sums: &mut [Sums]) {
+        let (bytes, top) = (self.row_bytes(), tile * TILE);
+        if top + TILE <= self.rows {
+            let tile = &self.bytes[top * bytes..][..TILE * bytes];
+            return (self.format.multiply)(level, tile, inputs, first, sums);
+        }
+        for row in top..self.rows {
+            let weights = &self.bytes[row * bytes..][..bytes];
+            for (column, sums) in sums.iter_mut().enumerate() {
+                sums[row - top] = (self.format.dot)(weights, inputs, first + column);
+            }
+        }
     }
 }
 
-/// The matrices stacked on one another times every input: `out` gets, for each input, the rows of the first
+/// The matrices stacked on one another times every column: `out` gets, for each column, the rows of the first
 /// matrix, then those of the second, and so on. One job for the pool, one wait.
 ///
 /// # Panics
 /// If sizes disagree.
 pub fn matmul(pool: &dyn Pool, level: Level, out: &mut [f32], matrices: &[View<'_>], inputs: &Inputs) {
-    let rows: usize = matrices.iter().map(|matrix| matrix.rows).sum();
+    product(pool, level, out, matrices, inputs, &|out, sums| out.copy_from_slice(sums));
+}
+
+/// A matrix times every column, added to what is in `out`: columns × rows.
+///
+/// # Panics
+/// If sizes disagree.
+pub fn matmul_add(pool: &dyn Pool, level: Level, out: &mut [f32], matrix: View<'_>, inputs: &Inputs) {
+    product(pool, level, out, &[matrix], inputs, &elementwise::add);
+}
+
+/// Most matrices that are multiplied in one job.
+const STACK: usize = 4;
+
+fn product(
+    pool: &dyn Pool,
+    level: Level,
+    out: &mut [f32],
+    matrices: &[View<'_>],
+    inputs: &Inputs,
+    combine: &(dyn Fn(&mut [f32], &[f32]) + Sync),
+) {
+    let mut parts = [0; STACK];
+    for (part, matrix) in parts.iter_mut().zip(matrices) {
+        assert_eq!(matrix.columns, inputs.columns(), "as many columns as values in an input");
+        *part = matrix.rows;
+    }
+    let rows: usize = parts.iter().sum();
     assert_eq!(out.len(), rows * inputs.count(), "room for {rows} rows of {} inputs", inputs.count());
-    run_bands(pool, out, inputs.count(), ALIGN, &|_, mut band| {
-        let (first, end) = (band.first_row(), band.first_row() + band.rows());
-        let mut top = 0;
-        for matrix in matrices {
-            let bottom = top + matrix.rows;
-            let (from, to) = (first.max(top), end.min(bottom));
-            if from < to {
-                assert_eq!(matrix.columns, inputs.columns(), "as many columns as values in an input");
-                let bytes = &matrix.bytes[(from - top) * matrix.row_bytes()..];
-                (matrix.format.multiply)(level, bytes, inputs, &mut band.part(from - first, to - from));
+    let parts = &parts[..matrices.len()];
+    run_tiles(pool, out, inputs.count(), parts, TILE, &|part, tile, mut band: Band<'_>| {
+        let mut sums = [[0.0; TILE]; GROUP];
+        for group in inputs.groups() {
+            let sums = &mut sums[..group.len()];
+            matrices[part].multiply(level, tile, inputs, group.start, sums);
+            for (column, sums) in group.zip(sums) {
+                let out = band.column(column);
+                combine(out, &sums[..out.len()]);
             }
-            top = bottom;
         }
     });
+}
+
+/// What is done to the products of the gate and of the up matrix: the first takes the result.
+pub type Gate = fn(Level, &mut [f32], &[f32]);
+
+/// `gate × columns` and `up × columns` made into the columns of the next product, block by block, by whoever computed
+/// them: one job, one wait, and no buffer between.
+///
+/// # Panics
+/// If sizes disagree.
+pub fn gated(
+    pool: &dyn Pool,
+    level: Level,
+    out: &mut Inputs,
+    gate: View<'_>,
+    up: View<'_>,
+    inputs: &Inputs,
+    activate: Gate,
+) {
+    assert_eq!((gate.rows, gate.columns), (up.rows, up.columns), "gate and up are alike");
+    assert_eq!(gate.columns, inputs.columns(), "as many columns as values in an input");
+    out.shape(gate.rows, inputs.count());
+    out.share_blocks(pool, &|mut writer| {
+        let mut gates = [[0f32; BLOCK]; GROUP];
+        let mut ups = [[0f32; BLOCK]; GROUP];
+        for block in writer.blocks() {
+            let rows = BLOCK.min(gate.rows - block * BLOCK);
+            for group in inputs.groups() {
+                for (matrix, values) in [(&gate, &mut gates), (&up, &mut ups)] {
+                    for half in 0..rows.div_ceil(TILE) {
+                        let mut sums = [[0.0; TILE]; GROUP];
+                        let sums = &mut sums[..group.len()];
+                        matrix.multiply(level, block * BLOCK / TILE + half, inputs, group.start, sums);
+                        for (values, sums) in values.iter_mut().zip(sums) {
+                            values[half * TILE..][..TILE].copy_from_slice(sums);
+                        }
+                    }
+                }
+                for (column, (gates, ups)) in group.zip(gates.iter_mut().zip(&ups)) {
+                    activate(level, &mut gates[..rows], &ups[..rows]);
+                    writer.put(column, block, &gates[..rows]);
+                }
+            }
+        }
+    });
+}
+
+/// For every column, the row with the largest product, the first of them if there are several, into `best`; a NaN is never
+/// the largest. The products themselves are not kept. `room` is scratch: [`best_room`] floats.
+///
+/// # Panics
+/// If sizes disagree.
+pub fn best(
+    pool: &dyn Pool,
+    level: Level,
+    best: &mut [u32],
+    matrix: View<'_>,
+    inputs: &Inputs,
+    room: &mut [f32],
+) {
+    assert_eq!(best.len(), inputs.count(), "a row for every column");
+    let tiles = matrix.rows.div_ceil(TILE);
+    let room = &mut room[..2 * tiles * inputs.count()];
+    run_tiles(pool, room, inputs.count(), &[2 * tiles], 2, &|_, tile, mut band: Band<'_>| {
+        let mut sums = [[0.0; TILE]; GROUP];
+        let rows = TILE.min(matrix.rows - tile * TILE);
+        for group in inputs.groups() {
+            let sums = &mut sums[..group.len()];
+            matrix.multiply(level, tile, inputs, group.start, sums);
+            for (column, sums) in group.zip(sums) {
+                let (mut peak, mut at) = (f32::NEG_INFINITY, 0);
+                for (row, &sum) in sums[..rows].iter().enumerate() {
+                    if sum > peak {
+                        (peak, at) = (sum, row);
+                    }
+                }
+                // A row number travels as the bits of a float.
+                let out = band.column(column);
+                (out[0], out[1]) = (peak, f32::from_bits((tile * TILE + at) as u32));
+            }
+        }
+    });
+    for (best, tiles) in best.iter_mut().zip(room.chunks_exact(2 * tiles)) {
+        let mut peak = f32::NEG_INFINITY;
+        *best = 0;
+        for [value, row] in tiles.as_chunks::<2>().0 {
+            if *value > peak {
+                (peak, *best) = (*value, row.to_bits());
+            }
+        }
+    }
+}
+
+/// Floats that [`best`] wants for so many rows and columns.
+pub fn best_room(rows: usize, columns: usize) -> usize {
+    2 * rows.div_ceil(TILE) * columns
 }

@@ -1,18 +1,34 @@
 //! Formats whose block is 32 integers, a scale and perhaps a minimum: the tile kernels that they share.
 //!
-//! A weight is `scale × quant + minimum`, so a block contributes
-//! `(Σ quant × x.quant) × (scale × x.scale)  +  minimum × x.sum` to its row's accumulator, in that order.
+//! A weight is `scale × quant + minimum`, so a block contributes `(Σ quant × x.quant) × (scale × x.scale)`, then
+//! `minimum × x.sum`, to its row's accumulator, each by one fused multiply-add.
+//!
+//! # A tile
+//!
+//! 16 rows, block after block. Of each block: the 16 scales, the 16 minimums if there are any; then, for each quad of
+//! four rows, its data in vectors of four rows × 4 bytes. (A block's data are 4-byte words; a vector is the same word of
+//! four rows.) A word is four neighbouring columns, so a vector times one column's same four activations, repeated four
+//! times, has a row in each quarter: lanes are rows, and nothing is summed across a whole register.
+//!
+//! * Cortex-A76: `sdot` by element takes four activations of a register as they are.
+//! * Cortex-A72: `dup` repeats them; `smull` and `smlal` sum eight products of 4-bit weights in 16-bit lanes, and two such
+//!   sums still fit (16 × 15 × 127 = 30,480); of 8-bit weights two products do (2 × 128 × 127 = 32,512).
+//!
+//! One column is multiplied by all 16 rows at once, so that its activations are loaded and repeated once for four
+//! quads. Several columns are multiplied by one quad at a time, whose weights are unpacked once into eight registers.
 
-use super::Format;
-use super::input::{BLOCK, Input, Inputs};
-use crate::pool::Band;
+use super::input::{BLOCK, Inputs};
+use super::{Format, Sums, TILE};
 use crate::simd::Level;
+use crate::simd::fused::{Fused, Soft, compiled_twice};
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
+use super::input::Lanes;
+#[cfg(target_arch = "aarch64")]
 use crate::simd::neon;
 #[cfg(target_arch = "aarch64")]
-use core::arch::aarch64::*;
+use core::arch::{aarch64::*, asm};
 
 /// A block, unpacked.
 pub struct Unpacked {
@@ -30,28 +46,39 @@ pub trait Block32 {
     const ID: u32;
     /// As people write it.
     const NAME: &'static str;
-    /// Bytes in a block.
+    /// Bytes in a block: the binary16 numbers, then 4-byte words of data.
     const BYTES: usize;
-    /// Whether there is a minimum.
+    /// Whether a block begins with a scale and a minimum; else with a scale.
     const MINIMUM: bool;
-    /// Whether four products of a quant and an activation fit in 16 bits (else two do).
+    /// Whether 16 products of what `quad` gives and an activation fit in 16 bits (else two do).
     const NARROW: bool;
+    /// What is to be taken off each quant that `quad` gives.
+    const ZERO: i32;
     /// What the block means.
     fn unpack(block: &[u8]) -> Unpacked;
-    /// The quants of a block.
+    /// The quants of four rows, before [`Self::ZERO`] is taken off: vector `i` is columns `4i` to `4i + 3` of each.
     ///
     /// # Safety
-    /// `BYTES` at `block` must be readable.
+    /// The data of a quad ([`words`] vectors) must be readable at `data`, which must be 16-byte aligned.
     #[cfg(target_arch = "aarch64")]
-    unsafe fn load(block: *const u8) -> (int8x16_t, int8x16_t);
-    /// Scales and minimums of four blocks.
-    ///
-    /// # Safety
-    /// `BYTES` at each pointer must be readable.
-    #[cfg(target_arch = "aarch64")]
-    unsafe fn scales(blocks: [*const u8; 4]) -> (float32x4_t, float32x4_t);
+    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8];
     /// [`Format::quantize`].
     fn quantize(weights: &[f32], row: &mut Vec<u8>);
+}
+
+/// Binary16 numbers that a block begins with.
+const fn halves<F: Block32>() -> usize {
+    if F::MINIMUM { 2 } else { 1 }
+}
+
+/// 4-byte words of a block's data: vectors of a quad.
+pub const fn words<F: Block32>() -> usize {
+    (F::BYTES - 2 * halves::<F>()) / 4
+}
+
+/// Where in a block of a tile a row's word is.
+const fn word_at<F: Block32>(row: usize, word: usize) -> usize {
+    halves::<F>() * 2 * TILE + (row / 4 * words::<F>() + word) * 16 + row % 4 * 4
 }
 
 impl<F: Block32> Format for F {
@@ -62,38 +89,54 @@ impl<F: Block32> Format for F {
 
     fn dequantize(row: &[u8], weights: &mut [f32]) {
         for (block, out) in row.chunks_exact(F::BYTES).zip(weights.chunks_exact_mut(BLOCK)) {
-            let block = F::unpack(block);
-            for (out, quant) in out.iter_mut().zip(block.quants) {
-                *out = f32::from(quant) * block.scale;
-                if F::MINIMUM {
-                    *out += block.minimum;
+            expand(&F::unpack(block), out);
+        }
+    }
+
+    fn dot(row: &[u8], inputs: &Inputs, column: usize) -> f32 {
+        let mut total = 0.0;
+        for (index, block) in row.chunks_exact(F::BYTES).enumerate() {
+            total = add_block::<Soft, F>(total, &F::unpack(block), inputs, column, index);
+        }
+        total
+    }
+
+    fn arrange(rows: &[u8], tile: &mut [u8]) {
+        let row_bytes = rows.len() / TILE;
+        for (index, out) in tile.chunks_exact_mut(TILE * F::BYTES).enumerate() {
+            for row in 0..TILE {
+                let block = &rows[row * row_bytes + index * F::BYTES..][..F::BYTES];
+                let (head, data) = block.split_at(2 * halves::<F>());
+                for (half, bytes) in head.as_chunks::<2>().0.iter().enumerate() {
+                    out[2 * (half * TILE + row)..][..2].copy_from_slice(bytes);
+                }
+                for (word, bytes) in data.as_chunks::<4>().0.iter().enumerate() {
+                    out[word_at::<F>(row, word)..][..4].copy_from_slice(bytes);
                 }
             }
         }
     }
 
-    fn dot(row: &[u8], input: Input<'_>) -> f32 {
-        let mut total = 0.0;
-        for (index, block) in row.chunks_exact(F::BYTES).enumerate() {
-            let block = F::unpack(block);
-            let sum = dot_block(&block.quants, &input.quants[index * BLOCK..][..BLOCK]);
-            total += sum as f32 * (block.scale * input.scales[index]);
-            if F::MINIMUM {
-                total += block.minimum * input.sums[index];
-            }
+    fn dequantize_arranged(tile: &[u8], row: usize, weights: &mut [f32]) {
+        for (tile, out) in tile.chunks_exact(TILE * F::BYTES).zip(weights.chunks_exact_mut(BLOCK)) {
+            expand(&unpack_arranged::<F>(tile, row), out);
         }
-        total
     }
 
-    fn multiply(level: Level, rows: &[u8], inputs: &Inputs, out: &mut Band<'_>) {
+    fn multiply(level: Level, tile: &[u8], inputs: &Inputs, first: usize, sums: &mut [Sums]) {
+        assert_eq!(tile.len(), inputs.blocks() * TILE * F::BYTES, "a tile as long as the columns");
+        assert!(first + sums.len() <= inputs.count(), "columns that there are");
         match level {
-            Level::Plain | Level::Fma(_) => multiply_plain::<F>(rows, inputs, out),
+            // A file with an odd alignment: right, and slow.
             #[cfg(target_arch = "aarch64")]
-            Level::Neon(_) => multiply_tiles::<F>(rows, inputs, out, &tiles_neon::<F>()),
+            _ if !tile.as_ptr().cast::<int8x16_t>().is_aligned() => {
+                multiply_plain::<F>(level, tile, inputs, first, sums)
+            }
             #[cfg(target_arch = "aarch64")]
-            Level::Dotprod(_) => multiply_tiles::<F>(rows, inputs, out, &tiles_dotprod::<F>()),
-            #[cfg(not(target_arch = "aarch64"))]
-            _ => unreachable!("only made on AArch64"),
+            Level::Neon(_) => multiply_tile(&kernels_neon::<F>(), tile, inputs, first, sums),
+            #[cfg(target_arch = "aarch64")]
+            Level::Dotprod(_) => multiply_tile(&kernels_dotprod::<F>(), tile, inputs, first, sums),
+            _ => multiply_plain::<F>(level, tile, inputs, first, sums),
         }
     }
 
@@ -107,193 +150,586 @@ pub fn half(bytes: &[u8]) -> f32 {
     half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
 }
 
-fn dot_block(weights: &[i8; BLOCK], input: &[i8]) -> i32 {
-    weights.iter().zip(input).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum()
-}
-
-/// Inputs that a row is multiplied with before its next block is unpacked.
-const PLAIN_COLUMNS: usize = 16;
-
-fn multiply_plain<F: Block32>(rows: &[u8], inputs: &Inputs, out: &mut Band<'_>) {
-    let row_bytes = inputs.blocks() * F::BYTES;
-    for first in (0..inputs.count()).step_by(PLAIN_COLUMNS) {
-        let columns = PLAIN_COLUMNS.min(inputs.count() - first);
-        for row in 0..out.rows() {
-            let mut totals = [0f32; PLAIN_COLUMNS];
-            let bytes = &rows[row * row_bytes..][..row_bytes];
-            for (index, block) in bytes.chunks_exact(F::BYTES).enumerate() {
-                let block = F::unpack(block);
-                for (column, total) in totals[..columns].iter_mut().enumerate() {
-                    let input = inputs.get(first + column);
-                    let sum = dot_block(&block.quants, &input.quants[index * BLOCK..][..BLOCK]);
-                    *total += sum as f32 * (block.scale * input.scales[index]);
-                    if F::MINIMUM {
-                        *total += block.minimum * input.sums[index];
-                    }
-                }
-            }
-            for (column, total) in totals[..columns].iter().enumerate() {
-                out.column(first + column)[row] = *total;
-            }
-        }
-    }
-}
-
-/// Rows in a tile: the lanes of a vector of sums.
-#[cfg(target_arch = "aarch64")]
-const TILE: usize = 4;
-
-/// Kernels of four rows by one, two and four inputs: pointers to the rows, bytes of a row, the inputs, the
-/// first of them, and where four sums an input go.
-#[cfg(target_arch = "aarch64")]
-type Kernel =
-    unsafe fn(rows: *const u8, row_bytes: usize, inputs: &Inputs, first: usize, out: &mut [[f32; TILE]]);
-
-#[cfg(target_arch = "aarch64")]
-struct Tiles {
-    one: Kernel,
-    two: Kernel,
-    four: Kernel,
-}
-
-#[cfg(target_arch = "aarch64")]
-fn tiles_neon<F: Block32>() -> Tiles {
-    Tiles { one: tile_neon::<F, 1>, two: tile_neon::<F, 2>, four: tile_neon::<F, 4> }
-}
-
-#[cfg(target_arch = "aarch64")]
-fn tiles_dotprod<F: Block32>() -> Tiles {
-    Tiles { one: tile_dotprod::<F, 1>, two: tile_dotprod::<F, 2>, four: tile_dotprod::<F, 4> }
-}
-
-#[cfg(target_arch = "aarch64")]
-fn multiply_tiles<F: Block32>(rows: &[u8], inputs: &Inputs, out: &mut Band<'_>, tiles: &Tiles) {
-    let row_bytes = inputs.blocks() * F::BYTES;
-    let whole = out.rows() / TILE * TILE;
-    assert!(rows.len() >= out.rows() * row_bytes, "a band needs all its rows");
-    for row in (0..whole).step_by(TILE) {
-        let tile = rows[row * row_bytes..].as_ptr();
-        let mut first = 0;
-        while first < inputs.count() {
-            let (columns, kernel) = match inputs.count() - first {
-                1 => (1, tiles.one),
-                2 | 3 => (2, tiles.two),
-                _ => (4, tiles.four),
-            };
-            let mut sums = [[0f32; TILE]; 4];
-            // SAFETY: the level that chose `tiles` proves the instructions; the assertion above proves that
-            // four rows lie at `tile`; `first + columns` inputs exist.
-            unsafe { kernel(tile, row_bytes, inputs, first, &mut sums[..columns]) };
-            for (column, sums) in sums[..columns].iter().enumerate() {
-                out.column(first + column)[row..row + TILE].copy_from_slice(sums);
-            }
-            first += columns;
-        }
-    }
-    for row in whole..out.rows() {
-        for column in 0..inputs.count() {
-            out.column(column)[row] = F::dot(&rows[row * row_bytes..][..row_bytes], inputs.get(column));
-        }
-    }
-}
-
-/// Four rows × `C` inputs. `$sum` adds the 32 products of a block up to four lanes.
-#[cfg(target_arch = "aarch64")]
-macro_rules! tile {
-    ($(#[$attribute:meta])* $name:ident, $sum:path) => {
-        $(#[$attribute])*
-        /// # Safety
-        /// Four rows of `row_bytes` must be readable at `rows`; inputs `first` to `first + C` must exist.
-        #[cfg(target_arch = "aarch64")]
-        unsafe fn $name<F: Block32, const C: usize>(
-            rows: *const u8,
-            row_bytes: usize,
-            inputs: &Inputs,
-            first: usize,
-            out: &mut [[f32; TILE]],
-        ) {
-            let mut columns = [inputs.get(first); C];
-            for (column, input) in columns.iter_mut().enumerate() {
-                *input = inputs.get(first + column);
-            }
-            let mut totals = [vdupq_n_f32(0.0); C];
-            for index in 0..inputs.blocks() {
-                let at = index * F::BYTES;
-                // SAFETY: block `index` of each of the four rows that the caller promised.
-                let (blocks, scales, minimums) = unsafe {
-                    let block = rows.add(at);
-                    let second = block.add(row_bytes);
-                    let third = second.add(row_bytes);
-                    let fourth = third.add(row_bytes);
-                    let (scales, minimums) = F::scales([block, second, third, fourth]);
-                    ([F::load(block), F::load(second), F::load(third), F::load(fourth)], scales, minimums)
-                };
-                for (input, total) in columns.iter().zip(&mut totals) {
-                    // SAFETY: an input has 32 quants, a scale and a sum for each block.
-                    let (x, scale, sum) = unsafe {
-                        (
-                            neon::load_pair(input.quants.as_ptr().add(index * BLOCK).cast()),
-                            *input.scales.get_unchecked(index),
-                            *input.sums.get_unchecked(index),
-                        )
-                    };
-                    // Written out: a closure of a `target_feature` function is not always inlined.
-                    let sums = vcvtq_f32_s32(neon::sums([
-                        $sum(F::NARROW, blocks[0], x),
-                        $sum(F::NARROW, blocks[1], x),
-                        $sum(F::NARROW, blocks[2], x),
-                        $sum(F::NARROW, blocks[3], x),
-                    ]));
-                    *total = vaddq_f32(*total, vmulq_f32(sums, vmulq_n_f32(scales, scale)));
-                    if F::MINIMUM {
-                        *total = vaddq_f32(*total, vmulq_n_f32(minimums, sum));
-                    }
-                }
-            }
-            for (out, total) in out.iter_mut().zip(totals) {
-                // SAFETY: `out` is four floats.
-                unsafe { neon::store_floats(out.as_mut_ptr(), total) };
-            }
-        }
-    };
-}
-
-#[cfg(target_arch = "aarch64")]
-tile!(
-    #[target_feature(enable = "neon")]
-    tile_neon,
-    sum_neon
-);
-#[cfg(target_arch = "aarch64")]
-tile!(
-    #[target_feature(enable = "neon,dotprod")]
-    tile_dotprod,
-    sum_dotprod
-);
-
-/// Products in 16-bit lanes as long as they fit, then in 32.
-#[cfg(target_arch = "aarch64")]
-#[inline]
-#[target_feature(enable = "neon")]
-fn sum_neon(narrow: bool, w: (int8x16_t, int8x16_t), x: (int8x16_t, int8x16_t)) -> int32x4_t {
-    let low = vmull_s8(vget_low_s8(w.0), vget_low_s8(x.0));
-    let low = vmlal_high_s8(low, w.0, x.0);
-    if narrow {
-        vpaddlq_s16(vmlal_high_s8(vmlal_s8(low, vget_low_s8(w.1), vget_low_s8(x.1)), w.1, x.1))
-    } else {
-        let high = vmlal_high_s8(vmull_s8(vget_low_s8(w.1), vget_low_s8(x.1)), w.1, x.1);
-        vpadalq_s16(vpaddlq_s16(low), high)
-    }
-}
-
-#[cfg(target_arch = "aarch64")]
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn sum_dotprod(_narrow: bool, w: (int8x16_t, int8x16_t), x: (int8x16_t, int8x16_t)) -> int32x4_t {
-    neon::sdot(neon::sdot(vdupq_n_s32(0), w.0, x.0), w.1, x.1)
-}
-
 /// The weight of largest magnitude, with its sign: what a symmetric quantizer maps to the end of its range.
 pub fn peak(weights: &[f32]) -> f32 {
     weights.iter().fold(0f32, |peak, &w| if w.abs() > peak.abs() { w } else { peak })
+}
+
+/// A quad of nibbles: the low ones of a word are columns 0 to 15 of a block, the high ones 16 to 31.
+///
+/// # Safety
+/// Four vectors must be readable at `data`, which must be 16-byte aligned.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub unsafe fn nibbles(data: *const int8x16_t) -> [int8x16_t; 8] {
+    // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
+    unsafe {
+        let bytes = data.cast::<[uint8x16_t; 4]>().read();
+        let low = |i: usize| vreinterpretq_s8_u8(vandq_u8(bytes[i], vdupq_n_u8(0xf)));
+        let high = |i: usize| vreinterpretq_s8_u8(vshrq_n_u8::<4>(bytes[i]));
+        [low(0), low(1), low(2), low(3), high(0), high(1), high(2), high(3)]
+    }
+}
+
+fn expand(block: &Unpacked, weights: &mut [f32]) {
+    for (weight, quant) in weights.iter_mut().zip(block.quants) {
+        *weight = f32::from(quant) * block.scale + block.minimum;
+    }
+}
+
+/// The block of one row of a tile.
+#[inline(always)]
+fn unpack_arranged<F: Block32>(tile: &[u8], row: usize) -> Unpacked {
+    let mut bytes = [0; 64];
+    let block = &mut bytes[..F::BYTES];
+    let (head, data) = block.split_at_mut(2 * halves::<F>());
+    for (half, bytes) in head.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        bytes.copy_from_slice(&tile[2 * (half * TILE + row)..][..2]);
+    }
+    for (word, bytes) in data.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        bytes.copy_from_slice(&tile[word_at::<F>(row, word)..][..4]);
+    }
+    F::unpack(block)
+}
+
+/// What a block adds to its row's accumulator.
+#[inline(always)]
+fn add_block<M: Fused, F: Block32>(
+    total: f32,
+    block: &Unpacked,
+    inputs: &Inputs,
+    column: usize,
+    index: usize,
+) -> f32 {
+    let x = inputs.block(column, index);
+    let sum: i32 = block.quants.iter().zip(x.quants).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
+    let total = M::madd(sum as f32, block.scale * x.scale, total);
+    if F::MINIMUM { M::madd(block.minimum, x.sum, total) } else { total }
+}
+
+#[inline(always)]
+fn multiply_body<M: Fused, F: Block32>(tile: &[u8], inputs: &Inputs, first: usize, sums: &mut [Sums]) {
+    sums.fill([0.0; TILE]);
+    for (index, tile) in tile.chunks_exact(TILE * F::BYTES).enumerate() {
+        for row in 0..TILE {
+            let block = unpack_arranged::<F>(tile, row);
+            for (column, sums) in sums.iter_mut().enumerate() {
+                sums[row] = add_block::<M, F>(sums[row], &block, inputs, first + column, index);
+            }
+        }
+    }
+}
+
+compiled_twice! {
+    fn multiply_plain[F: Block32](tile: &[u8], inputs: &Inputs, first: usize, sums: &mut [Sums]) = multiply_body;
+}
+
+/// A tile by one column.
+#[cfg(target_arch = "aarch64")]
+type Single = unsafe fn(tile: *const u8, lanes: Lanes<'_>, sums: &mut Sums);
+/// One quad of a tile by several columns.
+#[cfg(target_arch = "aarch64")]
+type Several = unsafe fn(tile: *const u8, quad: usize, lanes: Lanes<'_>, sums: &mut [Sums]);
+
+/// The kernels of a level. They need a tile of as many blocks as `lanes` has, 16-byte aligned, and as many columns in
+/// `lanes` as they multiply; and the CPU to have the level's instructions.
+#[cfg(target_arch = "aarch64")]
+struct Kernels {
+    one: Single,
+    two: Several,
+    four: Several,
+    eight: Several,
+    sixteen: Several,
+}
+
+#[cfg(target_arch = "aarch64")]
+fn multiply_tile(kernels: &Kernels, tile: &[u8], inputs: &Inputs, first: usize, sums: &mut [Sums]) {
+    let mut done = 0;
+    while done < sums.len() {
+        let lanes = inputs.lanes(first + done);
+        let (columns, several) = match sums.len() - done {
+            1 => (1, None),
+            2 | 3 => (2, Some(kernels.two)),
+            4..8 => (4, Some(kernels.four)),
+            8..16 => (8, Some(kernels.eight)),
+            _ => (16, Some(kernels.sixteen)),
+        };
+        let sums = &mut sums[done..done + columns];
+        // SAFETY: the level that chose the kernels proves the instructions; `multiply` has checked the tile's length and
+        // alignment and that the columns exist, and they are of one group.
+        unsafe {
+            match several {
+                None => (kernels.one)(tile.as_ptr(), lanes, &mut sums[0]),
+                Some(several) => (0..TILE / 4).for_each(|quad| several(tile.as_ptr(), quad, lanes, sums)),
+            }
+        }
+        done += columns;
+    }
+}
+
+/// Four binary16 at an 8-byte aligned place, as floats.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+unsafe fn widen(from: *const u8) -> float32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe { vcvt_f32_f16(vreinterpret_f16_u16(from.cast::<uint16x4_t>().read())) }
+}
+
+/// Makes the kernels of a level. For one column, `$spread` turns its 32 quants into what `$dot` multiplies; `$dot` sums the
+/// products of a quad with them on top of its last argument. For several, `$column` does all that a block adds to
+/// a quad's four sums but the minimum.
+#[cfg(target_arch = "aarch64")]
+macro_rules! kernels {
+    ($features:literal, $kernels:ident, $one:ident, $spread:ident, $dot:ident, $column:ident, $($quad:literal)+,
+        $($name:ident: $columns:literal = $([$first:literal: $($lane:literal)+])+;)+) => {
+        fn $kernels<F: Block32>() -> Kernels {
+            let [two, four, eight, sixteen] = [$($name::<F> as Several),+];
+            Kernels { one: $one::<F>, two, four, eight, sixteen }
+        }
+
+        /// 16 rows × 1 column.
+        #[target_feature(enable = $features)]
+        unsafe fn $one<F: Block32>(tile: *const u8, lanes: Lanes<'_>, sums: &mut Sums) {
+            let mut totals = [vdupq_n_f32(0.0); TILE / 4];
+            let mut block = tile;
+            for index in 0..lanes.blocks {
+                let at = index * lanes.width;
+                // SAFETY: block `index` of tile and column, which the caller promised.
+                unsafe {
+                    prefetch::<F>(block);
+                    let x = $spread(lanes.quants.add(at * BLOCK).cast());
+                    let scale = *lanes.scales.add(at);
+                    let sum = *lanes.sums.add(at);
+                    let zero = vdupq_n_s32(-F::ZERO * *lanes.totals.add(at));
+                    let data = block.add(halves::<F>() * 2 * TILE).cast::<int8x16_t>();
+                    // Written out: the compiler unrolls no loop with assembly in it.
+                    $({
+                        let quants = F::quad(data.add($quad * words::<F>()));
+                        let products = $dot::<F>(&quants, x, zero);
+                        let scales = vmulq_n_f32(widen(block.add(8 * $quad)), scale);
+                        let total = vfmaq_f32(totals[$quad], vcvtq_f32_s32(products), scales);
+                        totals[$quad] = if F::MINIMUM {
+                            vfmaq_n_f32(total, widen(block.add(2 * TILE + 8 * $quad)), sum)
+                        } else {
+                            total
+                        };
+                    })+
+                    block = block.add(TILE * F::BYTES);
+                }
+            }
+            for (sums, total) in sums.as_chunks_mut::<4>().0.iter_mut().zip(totals) {
+                // SAFETY: four floats.
+                unsafe { neon::store_floats(sums.as_mut_ptr(), total) };
+            }
+        }
+
+        $(
+            /// 4 rows × several columns.
+            #[target_feature(enable = $features)]
+            unsafe fn $name<F: Block32>(tile: *const u8, quad: usize, lanes: Lanes<'_>, out: &mut [Sums]) {
+                let mut totals = [vdupq_n_f32(0.0); $columns];
+                let mut block = tile;
+                let Lanes { quants: mut x, mut scales, mut sums, totals: mut sums_of_quants, width, blocks, .. } = lanes;
+                for _ in 0..blocks {
+                    // SAFETY: a block of the tile and of the columns, which the caller promised; behind the scales
+                    // and sums of the last column there is room for three more.
+                    unsafe {
+                        let data = block.add(halves::<F>() * 2 * TILE).cast::<int8x16_t>();
+                        let quants = F::quad(data.add(quad * words::<F>()));
+                        let scale = widen(block.add(8 * quad));
+                        $(
+                            let four_scales = floats_at::<{ 4 * $first }>(scales);
+                            let mut zeros = vdupq_n_s32(0);
+                            if F::ZERO != 0 {
+                                let four = floats_at::<{ 4 * $first }>(sums_of_quants.cast());
+                                zeros = vmulq_n_s32(vreinterpretq_s32_f32(four), -F::ZERO);
+                            }
+                            $(
+                                let total = totals[$first + $lane];
+                                totals[$first + $lane] = $column::<F, { ($first + $lane) * BLOCK }, $lane>(
+                                    total, &quants, x, scale, four_scales, zeros,
+                                );
+                            )+
+                        )+
+                        if F::MINIMUM {
+                            let minimum = widen(block.add(2 * TILE + 8 * quad));
+                            $(
+                                let four = floats_at::<{ 4 * $first }>(sums);
+                                $({
+                                    let total = &mut totals[$first + $lane];
+                                    *total = vfmaq_laneq_f32::<$lane>(*total, minimum, four);
+                                })+
+                            )+
+                        }
+                        block = block.add(TILE * F::BYTES);
+                        (x, scales) = (x.wrapping_add(width * BLOCK), scales.wrapping_add(width));
+                        (sums, sums_of_quants) = (sums.wrapping_add(width), sums_of_quants.wrapping_add(width));
+                    }
+                }
+                for (out, total) in out.iter_mut().zip(totals) {
+                    // SAFETY: four floats of the 16, for `quad` is below 4.
+                    unsafe { neon::store_floats(out.as_mut_ptr().add(4 * quad), total) };
+                }
+            }
+        )+
+    };
+}
+
+/// How far ahead of a tile's block the next ones are asked for: some 200 cycles at 4 bytes a cycle and core.
+#[cfg(target_arch = "aarch64")]
+const AHEAD: usize = 1024;
+
+#[cfg(target_arch = "aarch64")]
+kernels! { "neon", kernels_neon, one_neon, repeated, dot_neon, column_neon, 0 1 2 3,
+    two_neon: 2 = [0: 0 1];
+    four_neon: 4 = [0: 0 1 2 3];
+    eight_neon: 8 = [0: 0 1 2 3] [4: 0 1 2 3];
+    sixteen_neon: 16 = [0: 0 1 2 3] [4: 0 1 2 3] [8: 0 1 2 3] [12: 0 1 2 3];
+}
+
+#[cfg(target_arch = "aarch64")]
+kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, pair, dot_dotprod, column_dotprod, 0 1 2 3,
+    two_dotprod: 2 = [0: 0 1];
+    four_dotprod: 4 = [0: 0 1 2 3];
+    eight_dotprod: 8 = [0: 0 1 2 3] [4: 0 1 2 3];
+    sixteen_dotprod: 16 = [0: 0 1 2 3] [4: 0 1 2 3] [8: 0 1 2 3] [12: 0 1 2 3];
+}
+
+/// A column's quants as they are.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+unsafe fn pair(x: *const int8x16_t) -> (int8x16_t, int8x16_t) {
+    // SAFETY: the caller's promise: 32 quants, which `Inputs` keeps aligned.
+    unsafe { (x.read(), x.add(1).read()) }
+}
+
+/// A column's quants, each four of them repeated four times.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn repeated(x: *const int8x16_t) -> [int8x16_t; 8] {
+    // SAFETY: the caller's promise.
+    let (low, high) = unsafe { pair(x) };
+    let (low, high) = (vreinterpretq_s32_s8(low), vreinterpretq_s32_s8(high));
+    [
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<0>(low)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<1>(low)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<2>(low)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<3>(low)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<0>(high)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<1>(high)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<2>(high)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<3>(high)),
+    ]
+}
+
+/// Loads four floats, 4-byte aligned, `AT` bytes (a multiple of 16) behind an address. Written as the instruction: what is
+/// compiled for strict alignment would load them one by one.
+///
+/// # Safety
+/// 16 bytes there must be readable, in normal memory.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+unsafe fn floats_at<const AT: usize>(from: *const f32) -> float32x4_t {
+    let value: float32x4_t;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldr {0:q}, [{1}, #{2}]", out(vreg) value, in(reg) from, const AT,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    value
+}
+
+/// Asks for the cache line `BEHIND` bytes (a multiple of 8) behind an address, which will be read once. One that cannot be
+/// read is ignored.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+fn ask<const BEHIND: usize>(from: *const u8) {
+    // SAFETY: a prefetch changes no state that a program can see and never faults (Arm ARM C6.2.248).
+    unsafe {
+        asm!("prfm pldl1strm, [{0}, #{1}]", in(reg) from, const BEHIND, options(readonly, nostack, preserves_flags));
+    }
+}
+
+/// Asks for the cache lines of the block that lies [`AHEAD`].
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+fn prefetch<F: Block32>(block: *const u8) {
+    const fn lines<F: Block32>() -> usize {
+        (TILE * F::BYTES).div_ceil(64)
+    }
+    if lines::<F>() > 0 {
+        ask::<{ AHEAD }>(block)
+    }
+    if lines::<F>() > 1 {
+        ask::<{ AHEAD + 64 }>(block)
+    }
+    if lines::<F>() > 2 {
+        ask::<{ AHEAD + 128 }>(block)
+    }
+    if lines::<F>() > 3 {
+        ask::<{ AHEAD + 192 }>(block)
+    }
+    if lines::<F>() > 4 {
+        ask::<{ AHEAD + 256 }>(block)
+    }
+    if lines::<F>() > 5 {
+        ask::<{ AHEAD + 320 }>(block)
+    }
+    if lines::<F>() > 6 {
+        ask::<{ AHEAD + 384 }>(block)
+    }
+    if lines::<F>() > 7 {
+        ask::<{ AHEAD + 448 }>(block)
+    }
+    if lines::<F>() > 8 {
+        ask::<{ AHEAD + 512 }>(block)
+    }
+}
+
+/// Long multiplications, as instructions that LLVM does not take apart again: it likes to widen what it knows to be
+/// positive and to multiply 16-bit lanes, at twice the instructions.
+#[cfg(target_arch = "aarch64")]
+macro_rules! long {
+    ($($name:ident = $instruction:literal, $arrangement:literal;)+) => {$(
+        #[inline(always)]
+        fn $name(mut sum: int16x8_t, w: int8x16_t, x: int8x16_t) -> int16x8_t {
+            // SAFETY: registers only.
+            unsafe {
+                asm!(concat!($instruction, " {0:v}.8h, {1:v}.", $arrangement, ", {2:v}.", $arrangement),
+                    inout(vreg) sum, in(vreg) w, in(vreg) x, options(pure, nomem, nostack, preserves_flags));
+            }
+            sum
+        }
+    )+};
+}
+
+#[cfg(target_arch = "aarch64")]
+long! {
+    smlal = "smlal", "8b";
+    smlal2 = "smlal2", "16b";
+}
+
+/// The first of a chain.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+fn smull(w: int8x16_t, x: int8x16_t) -> (int16x8_t, int16x8_t) {
+    let (low, high);
+    // SAFETY: registers only.
+    unsafe {
+        asm!("smull {0:v}.8h, {2:v}.8b, {3:v}.8b", "smull2 {1:v}.8h, {2:v}.16b, {3:v}.16b",
+            out(vreg) low, lateout(vreg) high, in(vreg) w, in(vreg) x, options(pure, nomem, nostack, preserves_flags));
+    }
+    (low, high)
+}
+
+/// Sums of neighbouring lanes, as an instruction that LLVM does not take apart either.
+#[cfg(target_arch = "aarch64")]
+macro_rules! pairs {
+    ($($name:ident: $type:ty = $arrangement:literal;)+) => {$(
+        #[inline(always)]
+        fn $name(mut low: $type, high: $type) -> $type {
+            // SAFETY: registers only.
+            unsafe {
+                asm!(concat!("addp {0:v}.", $arrangement, ", {0:v}.", $arrangement, ", {1:v}.", $arrangement),
+                    inout(vreg) low, in(vreg) high, options(pure, nomem, nostack, preserves_flags));
+            }
+            low
+        }
+    )+};
+}
+
+#[cfg(target_arch = "aarch64")]
+pairs! {
+    addp_16: int16x8_t = "8h";
+    addp_32: int32x4_t = "4s";
+}
+
+/// Rows 0 and 1 are in the low halves, 2 and 3 in the high ones: two chains of products, summed to a row a lane.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+fn dot_neon<F: Block32>(w: &[int8x16_t; 8], x: [int8x16_t; 8], zero: int32x4_t) -> int32x4_t {
+    let first = |i: usize| smull(w[i], x[i]);
+    let more = |(low, high), i: usize| (smlal(low, w[i], x[i]), smlal2(high, w[i], x[i]));
+    if F::NARROW {
+        let (low, high) = more(more(more(more(more(more(more(first(0), 1), 2), 3), 4), 5), 6), 7);
+        let sums = addp_16(low, high);
+        if F::ZERO == 0 { vpaddlq_s16(sums) } else { vpadalq_s16(zero, sums) }
+    } else {
+        let add = |(low, high), (l, h)| (vpadalq_s16(low, l), vpadalq_s16(high, h));
+        let sums = more(first(0), 1);
+        let sums = (vpaddlq_s16(sums.0), vpaddlq_s16(sums.1));
+        let (low, high) = add(add(add(sums, more(first(2), 3)), more(first(4), 5)), more(first(6), 7));
+        addp_32(low, high)
+    }
+}
+
+/// Eight `sdot` by element.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn dot_dotprod<F: Block32>(
+    w: &[int8x16_t; 8],
+    (low, high): (int8x16_t, int8x16_t),
+    zero: int32x4_t,
+) -> int32x4_t {
+    let sum = neon::sdot_lane::<0>(zero, w[0], low);
+    let sum = neon::sdot_lane::<1>(sum, w[1], low);
+    let sum = neon::sdot_lane::<2>(sum, w[2], low);
+    let sum = neon::sdot_lane::<3>(sum, w[3], low);
+    let sum = neon::sdot_lane::<0>(sum, w[4], high);
+    let sum = neon::sdot_lane::<1>(sum, w[5], high);
+    let sum = neon::sdot_lane::<2>(sum, w[6], high);
+    neon::sdot_lane::<3>(sum, w[7], high)
+}
+
+/// `total + (quad · column) × (scale × scales[LANE])`, where the column's quants are `AT` bytes behind `x` and lane `LANE` of
+/// `zeros` is added to the integers. In one piece, because 16 totals, eight vectors of weights, two of scales and what is in
+/// between leave the compiler no register to be clever with.
+///
+/// # Safety
+/// 32 quants must be readable there.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn column_dotprod<F: Block32, const AT: usize, const LANE: usize>(
+    mut total: float32x4_t,
+    w: &[int8x16_t; 8],
+    x: *const i8,
+    scale: float32x4_t,
+    scales: float32x4_t,
+    zeros: int32x4_t,
+) -> float32x4_t {
+    macro_rules! column {
+        ($begin:literal $(, $zeros:ident = $value:expr)?) => {
+            asm!(
+                "ldp {low:q}, {high:q}, [{x}, #{at}]",
+                $begin,
+                "sdot {sum:v}.4s, {w0:v}.16b, {low:v}.4b[0]",
+                "sdot {sum:v}.4s, {w1:v}.16b, {low:v}.4b[1]",
+                "sdot {sum:v}.4s, {w2:v}.16b, {low:v}.4b[2]",
+                "sdot {sum:v}.4s, {w3:v}.16b, {low:v}.4b[3]",
+                "sdot {sum:v}.4s, {w4:v}.16b, {high:v}.4b[0]",
+                "sdot {sum:v}.4s, {w5:v}.16b, {high:v}.4b[1]",
+                "sdot {sum:v}.4s, {w6:v}.16b, {high:v}.4b[2]",
+                "sdot {sum:v}.4s, {w7:v}.16b, {high:v}.4b[3]",
+                "fmul {low:v}.4s, {scale:v}.4s, {scales:v}.s[{lane}]",
+                "scvtf {sum:v}.4s, {sum:v}.4s",
+                "fmla {total:v}.4s, {sum:v}.4s, {low:v}.4s",
+                total = inout(vreg) total, sum = out(vreg) _, low = out(vreg) _, high = out(vreg) _, x = in(reg) x,
+                w0 = in(vreg) w[0], w1 = in(vreg) w[1], w2 = in(vreg) w[2], w3 = in(vreg) w[3],
+                w4 = in(vreg) w[4], w5 = in(vreg) w[5], w6 = in(vreg) w[6], w7 = in(vreg) w[7],
+                scale = in(vreg) scale, scales = in(vreg) scales, $($zeros = in(vreg) $value,)?
+                at = const AT, lane = const LANE,
+                options(pure, readonly, nostack, preserves_flags)
+            )
+        };
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        if F::ZERO == 0 {
+            column!("movi {sum:v}.2d, #0");
+        } else {
+            column!("dup {sum:v}.4s, {zeros:v}.s[{lane}]", zeros = zeros);
+        }
+    }
+    total
+}
+
+/// The same without `sdot`.
+///
+/// # Safety
+/// 32 quants must be readable `AT` bytes behind `x`.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn column_neon<F: Block32, const AT: usize, const LANE: usize>(
+    mut total: float32x4_t,
+    w: &[int8x16_t; 8],
+    x: *const i8,
+    scale: float32x4_t,
+    scales: float32x4_t,
+    zeros: int32x4_t,
+) -> float32x4_t {
+    /// The text of a step: four activations, repeated, times a vector of weights.
+    macro_rules! step {
+        ($low:literal, $high:literal, $w:literal, $lane:literal) => {
+            concat!(
+                "dup {t:v}.4s, {x:v}.s[",
+                $lane,
+                "]\n",
+                $low,
+                " {low:v}.8h, {",
+                $w,
+                ":v}.8b, {t:v}.8b\n",
+                $high,
+                " {high:v}.8h, {",
+                $w,
+                ":v}.16b, {t:v}.16b"
+            )
+        };
+    }
+    macro_rules! column {
+        ([$($text:expr),+] $($operands:tt)*) => {
+            asm!(
+                $($text,)+
+                "fmul {t:v}.4s, {scale:v}.4s, {scales:v}.s[{lane}]",
+                "scvtf {low:v}.4s, {low:v}.4s",
+                "fmla {total:v}.4s, {low:v}.4s, {t:v}.4s",
+                total = inout(vreg) total, low = out(vreg) _, high = out(vreg) _, x = out(vreg) _, t = out(vreg) _,
+                w0 = in(vreg) w[0], w1 = in(vreg) w[1], w2 = in(vreg) w[2], w3 = in(vreg) w[3],
+                w4 = in(vreg) w[4], w5 = in(vreg) w[5], w6 = in(vreg) w[6], w7 = in(vreg) w[7],
+                p = in(reg) x, scale = in(vreg) scale, scales = in(vreg) scales, $($operands)*
+                at = const AT, behind = const AT + 16, lane = const LANE,
+                options(pure, readonly, nostack, preserves_flags)
+            )
+        };
+    }
+    const { assert!(F::NARROW || F::ZERO == 0, "8-bit weights are signed as they are") };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !F::NARROW {
+            column!([
+                "ldr {x:q}, [{p}, #{at}]",
+                step!("smull", "smull2", "w0", 0), step!("smlal", "smlal2", "w1", 1),
+                "saddlp {a:v}.4s, {low:v}.8h", "saddlp {b:v}.4s, {high:v}.8h",
+                step!("smull", "smull2", "w2", 2), step!("smlal", "smlal2", "w3", 3),
+                "sadalp {a:v}.4s, {low:v}.8h", "sadalp {b:v}.4s, {high:v}.8h",
+                "ldr {x:q}, [{p}, #{behind}]",
+                step!("smull", "smull2", "w4", 0), step!("smlal", "smlal2", "w5", 1),
+                "sadalp {a:v}.4s, {low:v}.8h", "sadalp {b:v}.4s, {high:v}.8h",
+                step!("smull", "smull2", "w6", 2), step!("smlal", "smlal2", "w7", 3),
+                "sadalp {a:v}.4s, {low:v}.8h", "sadalp {b:v}.4s, {high:v}.8h",
+                "addp {low:v}.4s, {a:v}.4s, {b:v}.4s"
+            ] a = out(vreg) _, b = out(vreg) _,);
+        } else if F::ZERO == 0 {
+            column!([
+                "ldr {x:q}, [{p}, #{at}]",
+                step!("smull", "smull2", "w0", 0),
+                step!("smlal", "smlal2", "w1", 1),
+                step!("smlal", "smlal2", "w2", 2),
+                step!("smlal", "smlal2", "w3", 3),
+                "ldr {x:q}, [{p}, #{behind}]",
+                step!("smlal", "smlal2", "w4", 0),
+                step!("smlal", "smlal2", "w5", 1),
+                step!("smlal", "smlal2", "w6", 2),
+                step!("smlal", "smlal2", "w7", 3),
+                "addp {low:v}.8h, {low:v}.8h, {high:v}.8h",
+                "saddlp {low:v}.4s, {low:v}.8h"
+            ]);
+        } else {
+            column!([
+                "ldr {x:q}, [{p}, #{at}]",
+                step!("smull", "smull2", "w0", 0), step!("smlal", "smlal2", "w1", 1),
+                step!("smlal", "smlal2", "w2", 2), step!("smlal", "smlal2", "w3", 3),
+                "ldr {x:q}, [{p}, #{behind}]",
+                step!("smlal", "smlal2", "w4", 0), step!("smlal", "smlal2", "w5", 1),
+                step!("smlal", "smlal2", "w6", 2), step!("smlal", "smlal2", "w7", 3),
+                "addp {high:v}.8h, {low:v}.8h, {high:v}.8h",
+                "dup {low:v}.4s, {zeros:v}.s[{lane}]", "sadalp {low:v}.4s, {high:v}.8h"
+            ] zeros = in(vreg) zeros,);
+        }
+    }
+    total
 }

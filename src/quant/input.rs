@@ -1,54 +1,113 @@
-//! Input: the activation vectors of a matrix product, ready for multiplying.
+//! Inputs: the activation vectors of a matrix product, ready for multiplying.
 //!
-//! Each vector is kept as floats and as int8 blocks of 32 with an f32 scale and a sum each, so that every
-//! weight format needs one dot product, not one per pairing.
+//! Each vector (a *column* of the product) is kept as int8 blocks of 32 with an f32 scale and two sums each, so that
+//! every weight format needs one dot product, not one per pairing; and as floats where a matrix of floats wants them.
+//!
+//! Columns stand in groups of [`GROUP`], the last group with as many as are left. Within a group all columns of a block
+//! lie side by side, in the order in which a tile of weights meets them: quants are group × block × column × 32, scales
+//! and sums group × block × column.
+#![allow(unsafe_code)] // workers write blocks that do not overlap
 
+use crate::ops::quantize;
+pub use crate::ops::quantize::BLOCK;
+use crate::pool::{Pool, share};
+use crate::simd::Level;
 use alloc::vec::Vec;
+use core::marker::PhantomData;
+use core::ops::Range;
 
-/// Activations in a block.
-pub const BLOCK: usize = 32;
+/// Columns in a group: as many as a tile of a prefill kernel multiplies at once.
+pub const GROUP: usize = 16;
+/// From so many columns on, they are prepared by all workers.
+const MANY: usize = 8;
+
+/// In which forms a product wants its columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forms {
+    /// As floats: for matrices of floats.
+    pub floats: bool,
+    /// As int8 blocks: for all others.
+    pub blocks: bool,
+}
+
+impl Forms {
+    /// Both.
+    pub const ALL: Self = Self { floats: true, blocks: true };
+}
 
 /// Up to `capacity` vectors of equal length.
 pub struct Inputs {
+    level: Level,
+    forms: Forms,
     floats: Vec<f32>,
-    quants: Vec<i8>,
+    quants: Vec<Quants>,
     scales: Vec<f32>,
     sums: Vec<f32>,
+    totals: Vec<i32>,
     columns: usize,
     count: usize,
 }
 
-/// One of them.
+/// A block's quants, aligned for vector loads.
 #[derive(Clone, Copy)]
-pub struct Input<'a> {
-    /// The values, `columns` of them.
-    pub floats: &'a [f32],
-    /// The values divided by their block's scale, rounded to nearest even, −127 to 127; as many as whole blocks.
-    pub quants: &'a [i8],
-    /// A scale for each block.
-    pub scales: &'a [f32],
-    /// Scale × sum of the quants, for each block: what a format with a minimum multiplies it by.
-    pub sums: &'a [f32],
+#[repr(C, align(32))]
+struct Quants([i8; BLOCK]);
+
+/// Kernels load scales and sums four columns at a time: what they may read behind the last.
+const PAD: usize = 3;
+
+/// A block of one column.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Block<'a> {
+    /// The values divided by the scale, rounded to nearest even, −127 to 127.
+    pub quants: &'a [i8; BLOCK],
+    /// What one unit is worth.
+    pub scale: f32,
+    /// Scale × sum of the quants: what a format with a minimum multiplies it by.
+    pub sum: f32,
+    /// Sum of the quants.
+    pub total: i32,
+}
+
+/// Columns of one group as kernels walk them: pointers to what belongs to block 0 of the first of them.
+#[derive(Clone, Copy)]
+pub struct Lanes<'a> {
+    /// Quants, 32-byte aligned: the next column is [`BLOCK`] further, the next block `width × BLOCK`.
+    pub quants: *const i8,
+    /// Scales: the next column is 1 further, the next block `width`.
+    pub scales: *const f32,
+    /// Scale × sum, as the scales.
+    pub sums: *const f32,
+    /// Sums, as the scales.
+    pub totals: *const i32,
+    /// Columns of the whole group.
+    pub width: usize,
+    /// Blocks of a column.
+    pub blocks: usize,
+    _inputs: PhantomData<&'a Inputs>,
 }
 
 impl Inputs {
-    /// Memory for `count` vectors of at most `columns` values; `None` if there is not enough.
-    pub fn with_capacity(columns: usize, count: usize) -> Option<Self> {
-        let blocks = columns.div_ceil(BLOCK);
+    /// Memory for `count` vectors of at most `values` values; `None` if there is not enough.
+    pub fn with_capacity(level: Level, values: usize, count: usize, forms: Forms) -> Option<Self> {
+        let blocks = if forms.blocks { values.div_ceil(BLOCK) * count } else { 0 };
         Some(Self {
-            floats: reserved(columns * count)?,
-            quants: reserved(blocks * BLOCK * count)?,
-            scales: reserved(blocks * count)?,
-            sums: reserved(blocks * count)?,
+            level,
+            forms,
+            floats: reserved(if forms.floats { values * count } else { 0 }, 0.0)?,
+            quants: reserved(blocks, Quants([0; BLOCK]))?,
+            scales: reserved(blocks + PAD, 0.0)?,
+            sums: reserved(blocks + PAD, 0.0)?,
+            totals: reserved(blocks + PAD, 0)?,
             columns: 0,
             count: 0,
         })
     }
 
     /// Bytes that [`Self::with_capacity`] takes.
-    pub fn bytes(columns: usize, count: usize) -> usize {
-        let blocks = columns.div_ceil(BLOCK);
-        count * (columns * 4 + blocks * (BLOCK + 8))
+    pub fn bytes(values: usize, count: usize, forms: Forms) -> usize {
+        let blocks = if forms.blocks { values.div_ceil(BLOCK) * (BLOCK + 12) } else { 0 };
+        count * (blocks + if forms.floats { 4 * values } else { 0 })
     }
 
     /// Vectors.
@@ -64,106 +123,222 @@ impl Inputs {
         self.columns / BLOCK
     }
 
-    /// Takes `count` vectors of `columns` values, which `fill` writes, and quantizes them.
+    /// The groups: which columns stand in each.
+    pub fn groups(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let count = self.count;
+        (0..count).step_by(GROUP).map(move |first| first..(first + GROUP).min(count))
+    }
+
+    /// Where a block of a column is: index into `scales`, and times [`BLOCK`] into `quants`.
+    fn at(&self, column: usize, block: usize) -> usize {
+        let first = column / GROUP * GROUP;
+        let width = GROUP.min(self.count - first);
+        first * self.blocks() + block * width + (column - first)
+    }
+
+    /// A block of a column.
+    pub fn block(&self, column: usize, block: usize) -> Block<'_> {
+        let at = self.at(column, block);
+        Block {
+            quants: &self.quants[at].0,
+            scale: self.scales[at],
+            sum: self.sums[at],
+            total: self.totals[at],
+        }
+    }
+
+    /// A column as floats, where they are kept.
+    pub fn floats(&self, column: usize) -> &[f32] {
+        &self.floats[column * self.columns..][..self.columns]
+    }
+
+    /// The columns from `first` on to the end of its group.
+    ///
+    /// # Panics
+    /// If the blocks are not kept or `first` is not among the columns.
+    pub fn lanes(&self, first: usize) -> Lanes<'_> {
+        assert!(self.forms.blocks && first < self.count && self.blocks() > 0, "a column with blocks");
+        let at = self.at(first, 0);
+        Lanes {
+            quants: self.quants[at..].as_ptr().cast(),
+            scales: self.scales[at..].as_ptr(),
+            sums: self.sums[at..].as_ptr(),
+            totals: self.totals[at..].as_ptr(),
+            width: GROUP.min(self.count - first / GROUP * GROUP),
+            blocks: self.blocks(),
+            _inputs: PhantomData,
+        }
+    }
+
+    /// Sets how many columns there are and how long they are; what is in them is not changed yet.
     ///
     /// # Panics
     /// If they exceed the capacity.
-    pub fn set(&mut self, columns: usize, count: usize, fill: impl FnOnce(&mut [f32])) {
-        self.columns = columns;
-        self.count = count;
-        let floats = &mut self.floats[..columns * count];
-        fill(floats);
-        let blocks = columns / BLOCK;
-        for (index, vector) in floats.chunks_exact(columns.max(1)).enumerate() {
-            for (block, values) in vector.chunks_exact(BLOCK).enumerate() {
-                let at = index * blocks + block;
-                let quants = &mut self.quants[at * BLOCK..][..BLOCK];
-                (self.scales[at], self.sums[at]) = quantize(values, quants);
+    pub fn shape(&mut self, columns: usize, count: usize) {
+        let blocks = columns / BLOCK * count;
+        assert!(!self.forms.floats || columns * count <= self.floats.len(), "within the capacity");
+        assert!(!self.forms.blocks || blocks <= self.quants.len(), "within the capacity");
+        (self.columns, self.count) = (columns, count);
+    }
+
+    /// Takes `count` columns of `columns` values. `prepare(column)` is called once for each, then
+    /// `write(prepared, first, values)` for every stretch of [`BLOCK`] values (the last one may be shorter), which it
+    /// fills with the values from `first` on. Many columns are shared by the workers.
+    ///
+    /// # Panics
+    /// If they exceed the capacity.
+    pub fn fill<P>(
+        &mut self,
+        pool: &dyn Pool,
+        columns: usize,
+        count: usize,
+        prepare: &(dyn Fn(usize) -> P + Sync),
+        write: &(dyn Fn(&P, usize, &mut [f32]) + Sync),
+    ) {
+        self.shape(columns, count);
+        let slots = Slots::of(self);
+        let column = |column: usize| {
+            let prepared = prepare(column);
+            let mut values = [0f32; BLOCK];
+            for first in (0..columns).step_by(BLOCK) {
+                let values = &mut values[..BLOCK.min(columns - first)];
+                write(&prepared, first, values);
+                // SAFETY: `share` gives a column to one call; so does the loop without it.
+                unsafe { slots.put(column, first, values) };
+            }
+        };
+        if count < MANY {
+            (0..count).for_each(column);
+        } else {
+            share(pool, count, &|_, range| range.for_each(column));
+        }
+    }
+
+    /// Lets the workers write blocks of all columns: `job(blocks)` for runs of blocks, the last of which may be a part of
+    /// one. Its shape was set by [`Self::shape`].
+    pub fn share_blocks(&mut self, pool: &dyn Pool, job: &(dyn Fn(BlockWriter<'_>) + Sync)) {
+        let units = self.columns.div_ceil(BLOCK);
+        let slots = Slots::of(self);
+        share(pool, units, &|_, blocks| job(BlockWriter { slots: &slots, blocks }));
+    }
+}
+
+/// Some blocks of all columns, for one worker to write.
+pub struct BlockWriter<'a> {
+    slots: &'a Slots<'a>,
+    blocks: Range<usize>,
+}
+
+impl BlockWriter<'_> {
+    /// The blocks.
+    pub fn blocks(&self) -> Range<usize> {
+        self.blocks.clone()
+    }
+
+    /// Writes a block of a column: [`BLOCK`] values, or those that are left at the end.
+    ///
+    /// # Panics
+    /// If the block is not one of these.
+    pub fn put(&mut self, column: usize, block: usize, values: &[f32]) {
+        assert!(self.blocks.contains(&block) && column < self.slots.count, "a block of this writer");
+        let left = self.slots.columns - block * BLOCK;
+        assert_eq!(values.len(), left.min(BLOCK), "a whole block");
+        // SAFETY: only this writer has the block, and it is borrowed mutably.
+        unsafe { self.slots.put(column, block * BLOCK, values) };
+    }
+}
+
+/// The places of all blocks, shared by workers that write different ones.
+struct Slots<'a> {
+    level: Level,
+    forms: Forms,
+    floats: *mut f32,
+    quants: *mut Quants,
+    scales: *mut f32,
+    sums: *mut f32,
+    totals: *mut i32,
+    columns: usize,
+    count: usize,
+    _inputs: PhantomData<&'a mut Inputs>,
+}
+
+// SAFETY: pointers only; `put` says what must hold.
+unsafe impl Sync for Slots<'_> {}
+
+impl<'a> Slots<'a> {
+    fn of(inputs: &'a mut Inputs) -> Self {
+        Self {
+            level: inputs.level,
+            forms: inputs.forms,
+            floats: inputs.floats.as_mut_ptr(),
+            quants: inputs.quants.as_mut_ptr(),
+            scales: inputs.scales.as_mut_ptr(),
+            sums: inputs.sums.as_mut_ptr(),
+            totals: inputs.totals.as_mut_ptr(),
+            columns: inputs.columns,
+            count: inputs.count,
+            _inputs: PhantomData,
+        }
+    }
+
+    /// # Safety
+    /// `column` and `first` (a multiple of [`BLOCK`]) must be of this shape, `values` not reach past the column, and
+    /// nobody else write or read this block.
+    unsafe fn put(&self, column: usize, first: usize, values: &[f32]) {
+        if self.forms.floats {
+            let at = column * self.columns + first;
+            // SAFETY: inside the column, which `shape` has found to be inside the buffer.
+            unsafe { self.floats.add(at).copy_from_nonoverlapping(values.as_ptr(), values.len()) };
+        }
+        if self.forms.blocks && values.len() == BLOCK {
+            let group = column / GROUP * GROUP;
+            let width = GROUP.min(self.count - group);
+            let at = group * (self.columns / BLOCK) + first / BLOCK * width + (column - group);
+            // SAFETY: as `Inputs::at`, which `shape` has found to be inside the buffers; a block is ours alone.
+            unsafe {
+                let Quants(quants) = &mut *self.quants.add(at);
+                let (scale, total) = quantize::block(self.level, values, quants);
+                *self.scales.add(at) = scale;
+                *self.sums.add(at) = scale * total as f32;
+                *self.totals.add(at) = total;
             }
         }
     }
-
-    /// Vector `index`.
-    pub fn get(&self, index: usize) -> Input<'_> {
-        let blocks = self.blocks();
-        Input {
-            floats: &self.floats[index * self.columns..][..self.columns],
-            quants: &self.quants[index * blocks * BLOCK..][..blocks * BLOCK],
-            scales: &self.scales[index * blocks..][..blocks],
-            sums: &self.sums[index * blocks..][..blocks],
-        }
-    }
 }
 
-fn reserved<T: Clone + Default>(len: usize) -> Option<Vec<T>> {
+fn reserved<T: Clone>(len: usize, value: T) -> Option<Vec<T>> {
     let mut vector = Vec::new();
     vector.try_reserve_exact(len).ok()?;
-    vector.resize(len, T::default());
+    vector.resize(len, value);
     Some(vector)
-}
-
-/// Adding and subtracting 1.5 × 2²³ rounds an f32 of magnitude below 2²² to the nearest integer, ties to even.
-const ROUND: f32 = 12_582_912.0;
-
-/// Quantizes a block: returns its scale, and scale × sum of quants.
-fn quantize(values: &[f32], quants: &mut [i8]) -> (f32, f32) {
-    let peak = values.iter().fold(0f32, |peak, value| peak.max(value.abs()));
-    // Below this, 127 / peak is infinite; such a block is nothing but rounding noise.
-    if peak < 1e-35 {
-        quants.fill(0);
-        return (0.0, 0.0);
-    }
-    let scale = peak / 127.0;
-    let inverse = 127.0 / peak;
-    let mut sum = 0i32;
-    for (quant, value) in quants.iter_mut().zip(values) {
-        let rounded = (value * inverse + ROUND) - ROUND;
-        #[allow(clippy::cast_possible_truncation)] // |rounded| <= 127, and `as` saturates
-        {
-            *quant = rounded as i8;
-        }
-        sum += i32::from(*quant);
-    }
-    (scale, scale * sum as f32)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
-
-    fn inputs(values: &[f32]) -> Inputs {
-        let mut inputs = Inputs::with_capacity(values.len(), 1).unwrap();
-        inputs.set(values.len(), 1, |out| out.copy_from_slice(values));
-        inputs
-    }
+    use crate::pool::Alone;
 
     #[test]
-    fn the_peak_becomes_127_and_ties_round_to_even() {
-        let mut values = vec![0.0; 32];
-        values[..5].copy_from_slice(&[-127.0, 0.5, 1.5, 2.5, -0.5]);
-        let inputs = inputs(&values);
-        let input = inputs.get(0);
-        assert_eq!(&input.quants[..5], [-127, 0, 2, 2, 0]);
-        assert_eq!((input.scales[0], input.sums[0]), (1.0, -123.0));
-    }
-
-    #[test]
-    fn zeros_and_values_too_small_to_divide_by_are_zero() {
-        for value in [0.0, -0.0, 1e-40, -1e-36] {
-            let inputs = inputs(&[value; 32]);
-            let input = inputs.get(0);
-            assert!(input.quants.iter().all(|&quant| quant == 0));
-            assert_eq!((input.scales[0], input.sums[0]), (0.0, 0.0));
-        }
-    }
-
-    #[test]
-    fn infinities_and_nan_do_not_panic() {
-        for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX] {
-            let mut values = vec![1.0; 64];
-            values[40] = value;
-            inputs(&values);
+    fn every_column_keeps_its_blocks_whatever_group_it_stands_in() {
+        for count in [1, 2, 15, 16, 17, 33] {
+            let mut inputs = Inputs::with_capacity(Level::Plain, 100, count, Forms::ALL).unwrap();
+            let value = |column: usize, at: usize| ((column * 31 + at * 7) % 255) as f32 - 127.0;
+            inputs.fill(&Alone, 100, count, &|column| column, &|&column, first, values| {
+                values.iter_mut().enumerate().for_each(|(i, x)| *x = value(column, first + i));
+            });
+            assert_eq!((inputs.blocks(), inputs.columns(), inputs.count()), (3, 100, count));
+            for column in 0..count {
+                for block in 0..3 {
+                    let got = inputs.block(column, block);
+                    for (i, &quant) in got.quants.iter().enumerate() {
+                        let back = f32::from(quant) * got.scale;
+                        assert!((back - value(column, block * 32 + i)).abs() <= got.scale * 0.51);
+                    }
+                    assert_eq!(got.total, got.quants.iter().map(|&q| i32::from(q)).sum());
+                    assert_eq!(got.sum, got.scale * got.total as f32);
+                }
+                assert_eq!(inputs.floats(column)[99], value(column, 99));
+            }
         }
     }
 }

@@ -4,14 +4,20 @@
 //!
 //! Write `NAME.rs` with a type that implements [`Format`], and add its row to [`FORMATS`]. If its blocks hold
 //! 32 weights with a scale and perhaps a minimum, implement [`block32::Block32`], which makes it a `Format`:
-//! `unpack` says what a block means, `load` and `scales` do the same with vectors, and the shared tiles do the rest.
+//! `unpack` says what a block means, `quad` does the same with vectors, and the shared tiles do the rest.
 //! `tests/kernels.rs` walks the table: a row is tested by existing.
+//!
+//! # Tiles
+//!
+//! [`TILE`] rows are a tile. When a model is loaded, each whole tile is rearranged within its own bytes as its format
+//! likes best ([`Format::arrange`]); rows past the last whole tile stay as in the file. Nothing else ever looks at a
+//! tile's bytes.
 //!
 //! # The contract
 //!
 //! [`Format::dot`] is the definition: integers are summed exactly within a block, and one f32 accumulator takes
-//! the blocks in order, a multiplication and an addition each, never fused. [`Format::multiply`] gives the very
-//! same bits at every level, for any number of rows and vectors.
+//! the blocks in order, by one fused multiply-add each (and one more for a minimum). [`Format::multiply`] gives the
+//! very same bits at every level, for any number of rows and columns.
 #![allow(unsafe_code)] // vector kernels: pointers into slices whose lengths are checked once a tile
 
 pub mod block32;
@@ -21,10 +27,15 @@ mod q4_0;
 mod q4_1;
 mod q8_0;
 
-pub use input::{Input, Inputs};
+pub use input::{Forms, GROUP, Inputs};
 
-use crate::pool::Band;
 use crate::simd::Level;
+
+/// Rows in a tile.
+pub const TILE: usize = 16;
+
+/// The products of a tile with one column: a sum for each row.
+pub type Sums = [f32; TILE];
 
 /// A weight format.
 pub trait Format {
@@ -36,13 +47,16 @@ pub trait Format {
     const LEN: usize;
     /// Bytes in a block.
     const BYTES: usize;
-    /// Expands a row: `row.len() / BYTES * LEN` weights.
+    /// Expands a row as it is in the file: `row.len() / BYTES * LEN` weights.
     fn dequantize(row: &[u8], weights: &mut [f32]);
-    /// The definition: one row times one input, in plain code.
-    fn dot(row: &[u8], input: Input<'_>) -> f32;
-    /// A band of rows × all inputs: `out.column(i)[r]` is row `r` times input `i`. `rows` holds
-    /// `out.rows()` rows, one after the other.
-    fn multiply(level: Level, rows: &[u8], inputs: &Inputs, out: &mut Band<'_>);
+    /// The definition: one row as it is in the file times one column, in plain code.
+    fn dot(row: &[u8], inputs: &Inputs, column: usize) -> f32;
+    /// Rearranges [`TILE`] rows, one after the other as in the file, into a tile of as many bytes.
+    fn arrange(rows: &[u8], tile: &mut [u8]);
+    /// Expands one row of a tile.
+    fn dequantize_arranged(tile: &[u8], row: usize, weights: &mut [f32]);
+    /// A tile times the columns from `first` on, one for each of `sums`; all of one group.
+    fn multiply(level: Level, tile: &[u8], inputs: &Inputs, first: usize, sums: &mut [Sums]);
     /// Packs weights into blocks, for tests and synthetic models. Rounds to nearest; not meant to be the best
     /// quantizer of the format.
     fn quantize(weights: &[f32], row: &mut alloc::vec::Vec<u8>);
@@ -62,9 +76,13 @@ pub struct Row {
     /// [`Format::dequantize`].
     pub dequantize: fn(&[u8], &mut [f32]),
     /// [`Format::dot`].
-    pub dot: fn(&[u8], Input<'_>) -> f32,
+    pub dot: fn(&[u8], &Inputs, usize) -> f32,
+    /// [`Format::arrange`].
+    pub arrange: fn(&[u8], &mut [u8]),
+    /// [`Format::dequantize_arranged`].
+    pub dequantize_arranged: fn(&[u8], usize, &mut [f32]),
     /// [`Format::multiply`].
-    pub multiply: fn(Level, &[u8], &Inputs, &mut Band<'_>),
+    pub multiply: fn(Level, &[u8], &Inputs, usize, &mut [Sums]),
     /// [`Format::quantize`].
     pub quantize: fn(&[f32], &mut alloc::vec::Vec<u8>),
 }
@@ -78,6 +96,8 @@ impl Row {
             bytes: F::BYTES,
             dequantize: F::dequantize,
             dot: F::dot,
+            arrange: F::arrange,
+            dequantize_arranged: F::dequantize_arranged,
             multiply: F::multiply,
             quantize: F::quantize,
         }
@@ -86,6 +106,11 @@ impl Row {
     /// Bytes of a row of this many weights.
     pub fn row_bytes(&self, columns: usize) -> usize {
         columns / self.len * self.bytes
+    }
+
+    /// What it multiplies with.
+    pub fn forms(&self) -> Forms {
+        Forms { floats: self.len == 1, blocks: self.len > 1 }
     }
 }
 

@@ -7,9 +7,7 @@ use super::block32::{self, Block32, Unpacked, half};
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
-use crate::simd::neon;
-#[cfg(target_arch = "aarch64")]
-use core::arch::aarch64::*;
+use core::arch::aarch64::int8x16_t;
 
 /// The format.
 pub struct Q4_0;
@@ -19,7 +17,8 @@ impl Block32 for Q4_0 {
     const NAME: &'static str = "Q4_0";
     const BYTES: usize = 18;
     const MINIMUM: bool = false;
-    const NARROW: bool = true; // 4 × 8 × 127 = 4,064
+    const NARROW: bool = true; // 16 × 15 × 127 = 30,480
+    const ZERO: i32 = 8;
 
     fn unpack(block: &[u8]) -> Unpacked {
         let mut quants = [0; 32];
@@ -32,21 +31,9 @@ impl Block32 for Q4_0 {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn load(block: *const u8) -> (int8x16_t, int8x16_t) {
-        // SAFETY: the caller's promise: 18 bytes.
-        unsafe {
-            let bytes = vreinterpretq_u8_s8(neon::load(block.add(2)));
-            let low = vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(0xf)));
-            let high = vreinterpretq_s8_u8(vshrq_n_u8::<4>(bytes));
-            (vsubq_s8(low, vdupq_n_s8(8)), vsubq_s8(high, vdupq_n_s8(8)))
-        }
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    unsafe fn scales(blocks: [*const u8; 4]) -> (float32x4_t, float32x4_t) {
-        // SAFETY: the caller's promise.
-        unsafe { (neon::gather_half(blocks), vdupq_n_f32(0.0)) }
+    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
+        // SAFETY: the caller's promise: four vectors.
+        unsafe { block32::nibbles(data) }
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {

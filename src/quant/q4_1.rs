@@ -3,13 +3,13 @@
 //! Block, 20 bytes: scale and minimum (binary16), then 16 bytes whose low halves are weights 0–15 and whose high
 //! halves are weights 16–31. Source: ggml block layouts (`block_q4_1`).
 
+#[cfg(target_arch = "aarch64")]
+use super::block32;
 use super::block32::{Block32, Unpacked, half};
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
-use crate::simd::neon;
-#[cfg(target_arch = "aarch64")]
-use core::arch::aarch64::*;
+use core::arch::aarch64::int8x16_t;
 
 /// The format.
 pub struct Q4_1;
@@ -19,7 +19,8 @@ impl Block32 for Q4_1 {
     const NAME: &'static str = "Q4_1";
     const BYTES: usize = 20;
     const MINIMUM: bool = true;
-    const NARROW: bool = true; // 4 × 15 × 127 = 7,620
+    const NARROW: bool = true; // 16 × 15 × 127 = 30,480
+    const ZERO: i32 = 0;
 
     fn unpack(block: &[u8]) -> Unpacked {
         let mut quants = [0; 32];
@@ -32,20 +33,9 @@ impl Block32 for Q4_1 {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn load(block: *const u8) -> (int8x16_t, int8x16_t) {
-        // SAFETY: the caller's promise: 20 bytes.
-        unsafe {
-            let bytes = vreinterpretq_u8_s8(neon::load(block.add(4)));
-            let low = vandq_u8(bytes, vdupq_n_u8(0xf));
-            (vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(vshrq_n_u8::<4>(bytes)))
-        }
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    unsafe fn scales(blocks: [*const u8; 4]) -> (float32x4_t, float32x4_t) {
-        // SAFETY: the caller's promise.
-        unsafe { (neon::gather_half(blocks), neon::gather_half(blocks.map(|block| block.add(2)))) }
+    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
+        // SAFETY: the caller's promise: four vectors.
+        unsafe { block32::nibbles(data) }
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {

@@ -6,9 +6,7 @@ use super::block32::{self, Block32, Unpacked, half};
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
-use crate::simd::neon;
-#[cfg(target_arch = "aarch64")]
-use core::arch::aarch64::*;
+use core::arch::aarch64::int8x16_t;
 
 /// The format.
 pub struct Q8_0;
@@ -18,7 +16,8 @@ impl Block32 for Q8_0 {
     const NAME: &'static str = "Q8_0";
     const BYTES: usize = 34;
     const MINIMUM: bool = false;
-    const NARROW: bool = false; // 2 × 128 × 127 = 32,512 fits, 4 × does not
+    const NARROW: bool = false; // 2 × 128 × 127 = 32,512
+    const ZERO: i32 = 0;
 
     fn unpack(block: &[u8]) -> Unpacked {
         let mut quants = [0; 32];
@@ -30,16 +29,9 @@ impl Block32 for Q8_0 {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn load(block: *const u8) -> (int8x16_t, int8x16_t) {
-        // SAFETY: the caller's promise: 34 bytes.
-        unsafe { neon::load_pair(block.add(2)) }
-    }
-
-    #[cfg(target_arch = "aarch64")]
-    #[inline(always)]
-    unsafe fn scales(blocks: [*const u8; 4]) -> (float32x4_t, float32x4_t) {
-        // SAFETY: the caller's promise.
-        unsafe { (neon::gather_half(blocks), vdupq_n_f32(0.0)) }
+    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
+        // SAFETY: the caller's promise: eight vectors.
+        unsafe { data.cast::<[int8x16_t; 8]>().read() }
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {

@@ -12,8 +12,10 @@ use cache::Cache;
 use core::fmt;
 use scratch::Scratch;
 
-/// Tokens run through the layers at once when a prompt is prefilled.
-pub const BATCH: usize = 32;
+/// Tokens run through the layers at once when a prompt is prefilled, if scratch for so many is to be had.
+pub const BATCH: usize = scratch::MOST;
+/// Tokens that [`Session::feed_likeliest`] tells of at once.
+pub const GROUP: usize = crate::quant::GROUP;
 
 /// What a forward pass runs on, and how to stop it.
 #[derive(Clone, Copy)]
@@ -33,7 +35,7 @@ pub(crate) fn cache_bytes(spec: &Spec, context: usize) -> u64 {
 
 /// Bytes of everything else that a session reserves.
 pub(crate) fn scratch_bytes(spec: &Spec, context: usize) -> u64 {
-    (Scratch::bytes(spec, BATCH) + 4 * context) as u64
+    (Scratch::bytes(spec, Scratch::batch(spec, context)) + 4 * context) as u64
 }
 
 /// One sequence of tokens and the state that the model has after each.
@@ -59,12 +61,13 @@ impl Session {
             bytes: cache_bytes(spec, context) + scratch_bytes(spec, context),
         };
         tokens.try_reserve_exact(context).map_err(|_| no_memory())?;
+        let batch = Scratch::batch(spec, context);
         Ok(Self {
             cache: Cache::new(spec, context).ok_or_else(no_memory)?,
-            scratch: Scratch::new(spec, BATCH).ok_or_else(no_memory)?,
+            scratch: Scratch::new(spec, model.level(), batch).ok_or_else(no_memory)?,
             tokens,
             context,
-            batch: BATCH,
+            batch,
             model,
         })
     }
@@ -83,9 +86,30 @@ impl Session {
         runtime: &Runtime<'_>,
         report: &mut dyn FnMut(usize),
     ) -> Result<&mut [f32], SessionError> {
-        let last = self.run(tokens, runtime, &mut |_, _, done| report(done))?;
+        let last = self.run(tokens, 1, runtime, &mut |_, _, done| report(done))?;
         forward::head(&self.model, &mut self.scratch, last, runtime);
         Ok(&mut self.scratch.logits)
+    }
+
+    /// Appends tokens; gives the likeliest next one after each of the last `best.len()` of them (at most [`GROUP`]): the
+    /// lowest of those with the largest logit, as a greedy sampler would choose from [`Self::feed`]'s logits. No
+    /// logits are kept, and [`Self::logits_and_tokens`] has none to give afterwards.
+    ///
+    /// # Panics
+    /// If `best` is empty or longer than `tokens`, a batch or a group.
+    pub fn feed_likeliest(
+        &mut self,
+        tokens: &[u32],
+        best: &mut [u32],
+        runtime: &Runtime<'_>,
+        report: &mut dyn FnMut(usize),
+    ) -> Result<(), SessionError> {
+        let wanted = best.len();
+        assert!((1..=GROUP).contains(&wanted), "a group at most");
+        assert!(wanted <= tokens.len().max(1), "a token for each");
+        let last = self.run(tokens, wanted, runtime, &mut |_, _, done| report(done))?;
+        forward::likeliest(&self.model, &mut self.scratch, last + 1 - wanted, best, runtime);
+        Ok(())
     }
 
     /// Appends tokens and shows the logits after each: position, vocabulary floats.
@@ -96,7 +120,7 @@ impl Session {
         show: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), SessionError> {
         let (model, start) = (self.model.clone(), self.tokens.len());
-        self.run(tokens, runtime, &mut |scratch, count, done| {
+        self.run(tokens, 1, runtime, &mut |scratch, count, done| {
             for index in 0..count {
                 forward::head(&model, scratch, index, runtime);
                 show(start + done - count + index, &scratch.logits);
@@ -105,11 +129,12 @@ impl Session {
         Ok(())
     }
 
-    /// Runs all tokens in batches; `after(scratch, tokens of this batch, tokens done)`. Gives the index of the
-    /// last token in its batch.
+    /// Runs all tokens in batches, the last of which has at least the last `together` tokens; `after(scratch, tokens of
+    /// this batch, tokens done)`. Gives the index of the last token in its batch.
     fn run(
         &mut self,
         tokens: &[u32],
+        together: usize,
         runtime: &Runtime<'_>,
         after: &mut dyn FnMut(&mut Scratch, usize, usize),
     ) -> Result<usize, SessionError> {
@@ -124,7 +149,14 @@ impl Session {
             return Err(SessionError::Token { token });
         }
         let mut last = 0;
-        for batch in tokens.chunks(self.batch) {
+        let mut rest = tokens;
+        while !rest.is_empty() {
+            let mut size = rest.len().min(self.batch.max(together));
+            if size < rest.len() {
+                size = size.min(rest.len() - together).max(1);
+            }
+            let (batch, after_it) = rest.split_at(size);
+            rest = after_it;
             let position = self.tokens.len();
             let ran =
                 forward::layers(&self.model, &mut self.scratch, &mut self.cache, batch, position, runtime);
@@ -163,9 +195,14 @@ impl Session {
     pub fn rewind(&mut self, position: usize) {
         self.tokens.truncate(position);
     }
-    /// Sets how many tokens are prefilled at once: 1 to [`BATCH`]. The logits are the same for all.
+    /// Tokens that are prefilled at once.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+    /// Sets how many tokens are prefilled at once: 1 to what scratch was reserved for, which is [`BATCH`] or, where
+    /// the context or 8 MiB hold fewer, less. The logits are the same for all.
     pub fn set_batch(&mut self, batch: usize) {
-        self.batch = batch.clamp(1, BATCH);
+        self.batch = batch.clamp(1, Scratch::batch(self.model.spec(), self.context));
     }
     /// Bytes of keys and values, and of everything else that is reserved.
     pub fn bytes(&self) -> (u64, u64) {

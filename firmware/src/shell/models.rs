@@ -12,10 +12,14 @@ use crate::loader::{self, Fit, Loaded, Mib, Source};
 
 /// `models`: name, size, and whether it fits. Reads each file's header.
 pub fn models(shell: &mut Shell, _: &str) {
-    if let Some(bytes) = shell.platform.preloaded() {
+    if let Some(model) = shell.platform.preloaded() {
         let loaded = shell.talker.as_ref().is_some_and(|talker| talker.file == loader::PRELOADED);
         let verdict = if loaded { "loaded" } else { "`load preloaded` loads it again" };
-        shell.say(format_args!("     {}, {}: {verdict}", loader::PRELOADED, Mib(bytes.len() as u64)));
+        shell.say(format_args!(
+            "     {}, {}: {verdict}",
+            loader::PRELOADED,
+            Mib(embodios::ByteSource::len(&model))
+        ));
     }
     let files = match loader::models(shell.platform) {
         Ok(files) => files,
