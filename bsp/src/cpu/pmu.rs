@@ -1,17 +1,19 @@
 //! The performance monitor (PMUv3): cycles, instructions, refills and stalls of the core that asks.
 //!
-//! Cycles have a 64-bit counter. Event counters have 32 bits and a flag each that says that they have overflowed:
-//! it is looked at whenever they are read and by [`keep_count`], which every core calls once a job. No job has 2³²
-//! of anything. (The other way, event 0x1e that chains two counters, costs counters, and QEMU does not have it.)
+//! Cycles have a 64-bit counter. Event counters have 32 bits, so what they have gained is added up whenever they are
+//! read and by [`keep_count`], which every core calls once a job: no job has 2³² of anything. (Two ways that lost:
+//! event 0x1e, which chains two counters, costs counters, and QEMU does not have it; the overflow flags QEMU sets
+//! only when a counter is read.)
+//!
 //! What the core does not say it can count (PMCEID) is not listed. QEMU counts instructions only under `-icount`,
-//! and says so only then.
+//! and says so only then; stalls it says it counts, and finds none.
 //!
 //! The entry code gives all counters to EL1 and traps none (`MDCR_EL2`). No counter interrupts.
 //!
 //! Source: Arm DDI 0487, D11 "The Performance Monitors Extension"; event numbers, D11.11.
 #![allow(unsafe_code)] // system registers
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::CORES_MAX;
 
@@ -35,14 +37,14 @@ pub struct Pmu {
     used: usize,
 }
 
-/// Overflows seen of each event counter since [`Pmu::start`]; each core has its own row, on its own cache line.
+/// What a core's event counters had counted when it last looked; on cache lines of its own.
 #[repr(align(64))]
-struct Overflows([AtomicU32; EVENTS.len()]);
+struct Totals([AtomicU64; EVENTS.len()]);
 
-static OVERFLOWS: [Overflows; CORES_MAX] =
-    [const { Overflows([const { AtomicU32::new(0) }; EVENTS.len()]) }; CORES_MAX];
-/// Some core has been started.
-static COUNTING: AtomicBool = AtomicBool::new(false);
+static TOTALS: [Totals; CORES_MAX] =
+    [const { Totals([const { AtomicU64::new(0) }; EVENTS.len()]) }; CORES_MAX];
+/// Event counters in use: none until some core has been started.
+static COUNTING: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether a version of the monitor (ID_AA64DFR0_EL1.PMUVer) is one that works as described here.
 fn is_known(version: u64) -> bool {
@@ -80,9 +82,9 @@ impl Pmu {
         registers::stop();
         for (index, &event) in self.events[..self.used].iter().enumerate() {
             registers::select(index, event);
-            overflows()[index].store(0, Ordering::Relaxed);
+            totals()[index].store(0, Ordering::Relaxed);
         }
-        COUNTING.store(true, Ordering::Relaxed);
+        COUNTING.store(self.used, Ordering::Relaxed);
         registers::start(START);
     }
 
@@ -91,33 +93,33 @@ impl Pmu {
         let Some((cycles, counts)) = counts.split_first_mut() else { return };
         *cycles = registers::cycles();
         for (index, count) in counts.iter_mut().enumerate().take(self.used) {
-            // An overflow that is noted may have come before the first look or after it.
-            let before = registers::count(index);
-            let overflowed = note(registers::take_overflows());
-            let low = if overflowed { registers::count(index) } else { before };
-            *count = u64::from(overflows()[index].load(Ordering::Relaxed)) << 32 | u64::from(low);
+            *count = update(index);
         }
     }
 }
 
 /// The calling core's row.
-fn overflows() -> &'static [AtomicU32; EVENTS.len()] {
-    &OVERFLOWS[super::core() % CORES_MAX].0
+fn totals() -> &'static [AtomicU64; EVENTS.len()] {
+    &TOTALS[super::core() % CORES_MAX].0
 }
 
-/// Adds these overflows, a bit a counter, to those seen before; says whether there are any.
-fn note(flags: u64) -> bool {
-    for (index, seen) in overflows().iter().enumerate() {
-        let new = (flags >> index & 1) as u32;
-        seen.store(seen.load(Ordering::Relaxed) + new, Ordering::Relaxed); // this core's own: no other writes it
-    }
-    flags != 0
+/// What a counter that had counted `total` has counted now that it shows `low`.
+fn advance(total: u64, low: u32) -> u64 {
+    total + u64::from(low.wrapping_sub(total as u32))
 }
 
-/// Notes which of the calling core's counters have overflowed. Cheap: does nothing until counting has begun.
+/// Adds what a counter of the calling core has gained.
+fn update(index: usize) -> u64 {
+    let total = &totals()[index]; // no other core writes it
+    let now = advance(total.load(Ordering::Relaxed), registers::count(index));
+    total.store(now, Ordering::Relaxed);
+    now
+}
+
+/// Adds up what the calling core's counters have gained, before they come round. Does nothing until counting has begun.
 pub fn keep_count() {
-    if COUNTING.load(Ordering::Relaxed) {
-        note(registers::take_overflows());
+    for index in 0..COUNTING.load(Ordering::Relaxed) {
+        update(index);
     }
 }
 
@@ -193,19 +195,15 @@ mod registers {
     }
 
     pub fn count(index: usize) -> u32 {
-        write!("pmselr_el0", index as u64);
-        settle();
-        read!("pmxevcntr_el0") as u32
-    }
-
-    /// Event counters that have overflowed since the last call, a bit each.
-    pub fn take_overflows() -> u64 {
-        settle();
-        let flags = read!("pmovsclr_el0") & 0x7fff_ffff;
-        if flags != 0 {
-            write!("pmovsclr_el0", flags);
-        }
-        flags
+        let count = match index {
+            0 => read!("pmevcntr0_el0"),
+            1 => read!("pmevcntr1_el0"),
+            2 => read!("pmevcntr2_el0"),
+            3 => read!("pmevcntr3_el0"),
+            4 => read!("pmevcntr4_el0"),
+            _ => read!("pmevcntr5_el0"),
+        };
+        count as u32
     }
 }
 
@@ -228,9 +226,6 @@ mod registers {
         0
     }
     pub fn count(_: usize) -> u32 {
-        0
-    }
-    pub fn take_overflows() -> u64 {
         0
     }
 }
@@ -270,12 +265,12 @@ mod tests {
     }
 
     #[test]
-    fn overflows_add_up() {
-        let before: [u32; 2] = [0, 5].map(|index| overflows()[index].load(Ordering::Relaxed));
-        assert!(!note(0));
-        assert!(note(0b10_0001) && note(0b10_0000));
-        let more: [u32; 2] = [0, 5].map(|index| overflows()[index].load(Ordering::Relaxed));
-        assert_eq!([more[0] - before[0], more[1] - before[1]], [1, 2]);
+    fn a_counter_that_has_come_round_has_gained() {
+        let looks = [0x8000_0000, 0xffff_ffff, 0, 0, 0x9000_0000, 0x8fff_ffff];
+        let totals: [u64; 6] =
+            core::array::from_fn(|n| looks[..=n].iter().fold(0, |sum, &low| advance(sum, low)));
+        let expected = [0x8000_0000, 0xffff_ffff, 1 << 32, 1 << 32, 0x1_9000_0000, 0x2_8fff_ffff];
+        assert_eq!(totals, expected);
     }
 
     #[test]
