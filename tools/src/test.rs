@@ -35,17 +35,19 @@ enum Part {
     Neon,
     /// The image in QEMU's raspi4b, driven over its serial line
     Boot,
+    /// Instructions a token, held to the recorded ones
+    Bench,
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::Lint, Self::Host, Self::Neon, Self::Boot];
+    const ALL: [Self; 5] = [Self::Lint, Self::Host, Self::Neon, Self::Boot, Self::Bench];
 
     fn needs(self) -> &'static [Step] {
         match self {
             Self::Lint => &[Step::BoardTarget],
             Self::Host => &[Step::Model],
             Self::Neon => &[Step::TestTarget, Step::User, Step::Model],
-            Self::Boot => &[Step::BoardTarget, Step::System, Step::Model],
+            Self::Boot | Self::Bench => &[Step::BoardTarget, Step::System, Step::Model],
         }
     }
 }
@@ -117,6 +119,14 @@ fn carry_out(part: Part, filter: Option<&str>) -> Result<Vec<Outcome>> {
                 cargo_test(cargo, &chosen, filter, &[])
             };
             Ok(CPUS.map(|cpu| timed(&format!("NEON, {cpu}"), || under(cpu))).into())
+        }
+        Part::Bench => {
+            let chosen = [&THIS_TOOL[..], &["--test", "bench"]].concat();
+            // A machine that counts instructions runs on one thread.
+            let threads = ["--test-threads", "2"];
+            Ok(vec![timed("instructions a token", || {
+                cargo_test(Toolchain::Current.cargo(), &chosen, filter, &threads)
+            })])
         }
         Part::Boot => {
             let chosen = [&THIS_TOOL[..], &["--test", "boot"]].concat();

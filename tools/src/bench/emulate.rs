@@ -36,6 +36,7 @@ pub fn this_cpu() -> &'static str {
 
 /// Tokens, if nothing was said: an emulated CPU takes about a second for each.
 const LENGTHS: [usize; 2] = [8, 2];
+const THREADS: [usize; 2] = [1, 2];
 
 /// Builds, runs, and compares the digests with this PC's. Gives the CSV of the emulated CPU.
 pub fn run(args: &Args, cpu: Cpu) -> Result<String> {
@@ -71,7 +72,8 @@ pub fn run(args: &Args, cpu: Cpu) -> Result<String> {
         .args(["bench", "--without-times", "--model"])
         .arg(&model);
     emulated.args(["--prompt", &list(&args.prompt, LENGTHS[0]), "--decode", &list(&args.decode, LENGTHS[1])]);
-    emulated.args(["--threads", &list(&args.threads, 1)]).arg("--csv").arg(&csv);
+    let threads = if args.threads.is_empty() { &THREADS[..] } else { &args.threads };
+    emulated.args(["--threads", &list(threads, 1)]).arg("--csv").arg(&csv);
     if let Some(level) = &args.level {
         emulated.args(["--level", level]);
     }

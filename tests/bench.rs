@@ -1,0 +1,81 @@
+//! Instructions a token, counted on emulated boards, against the committed record: a kernel that got slower is seen
+//! here, and so is one that got faster without anybody saying so.
+//!
+//! Counts do not depend on how fast this PC is. Each test is a machine that runs on one thread.
+
+use embodi::bench::compare::{self, holds, recorded};
+use embodi::qemu::{Emulator, Machine};
+use embodi::{build, models};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+fn kernel() -> PathBuf {
+    static KERNEL: OnceLock<PathBuf> = OnceLock::new();
+    KERNEL.get_or_init(|| build::kernel().expect("the kernel builds").image).clone()
+}
+
+fn check(format: &str, machine: Machine) {
+    let figure = compare::measure(&kernel(), machine, format).unwrap_or_else(|error| panic!("{error:#}"));
+    println!("{figure:?}");
+    holds(&figure, &recorded().expect("a record")).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[test]
+fn q4_1_on_a72() {
+    check("Q4_1", Machine::Raspi4b);
+}
+
+#[test]
+fn q4_0_on_a72() {
+    check("Q4_0", Machine::Raspi4b);
+}
+
+#[test]
+fn q8_0_on_a72() {
+    check("Q8_0", Machine::Raspi4b);
+}
+
+#[test]
+fn q4_1_on_a76() {
+    check("Q4_1", Machine::Virt);
+}
+
+#[test]
+fn q4_0_on_a76() {
+    check("Q4_0", Machine::Virt);
+}
+
+#[test]
+fn q8_0_on_a76() {
+    check("Q8_0", Machine::Virt);
+}
+
+/// Bytes of a size as `mem` writes it: "4.5 MiB", "900 KiB".
+fn bytes(size: &str) -> f64 {
+    let (number, unit) = size.trim().split_once(' ').expect("a number and a unit");
+    let unit = match unit {
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        other => panic!("what is a {other}?"),
+    };
+    number.parse::<f64>().expect("a number") * unit
+}
+
+#[test]
+fn beyond_weights_and_cache_smollm2_takes_at_most_16_mib_with_2048_tokens() {
+    let model = models::named(models::DEFAULT).and_then(|model| model.fetch()).expect("the default model");
+    let emulator = Emulator::new(Machine::Raspi4b, &kernel()).with_initrd(&model);
+    let mut board = emulator.start().expect("QEMU");
+    let minutes = Duration::from_secs(300);
+    board.prompt(minutes).expect("a prompt");
+    board.ask("set ctx 2048", minutes).expect("a context");
+    // An answer, so that what is reserved when it is first needed is there.
+    board.ask("set limit 1", minutes).expect("a limit");
+    board.ask("hi", minutes).expect("an answer");
+    let mem = board.ask("mem", minutes).expect("an answer");
+    assert!(mem.contains("for 2048 tokens"), "{mem}");
+    let words = "scratch and heap beyond weights, keys and values: ";
+    let size = mem.lines().find_map(|line| line.strip_prefix(words)).unwrap_or_else(|| panic!("{mem}"));
+    assert!(bytes(size) <= 16.0 * 1024.0 * 1024.0, "{mem}");
+}
