@@ -330,7 +330,12 @@ pub fn load(
         }
         if platform.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let options = LoadOptions { level, memory_free: Some(platform.memory_free()), context: Some(context) };
+    let options = LoadOptions {
+        level,
+        memory_free: Some(platform.memory_free()),
+        context: Some(context),
+        pool: Some(platform.pool()),
+    };
     let loaded = opened.load(&*source.bytes, &options, &mut show);
     console.fresh_line();
     match loaded {

@@ -12,6 +12,7 @@ pub use spec::Spec;
 use crate::chat::{ChatError, Template};
 use crate::gguf::{Gguf, GgufError, Metadata, kinds};
 use crate::ops::rope;
+use crate::pool::{Alone, Pool};
 use crate::simd::Level;
 use crate::source::{ByteSource, ReadError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -33,14 +34,16 @@ pub struct Progress {
 }
 
 /// How to load a model.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LoadOptions {
+#[derive(Clone, Copy, Default)]
+pub struct LoadOptions<'a> {
     /// Kernels to use.
     pub level: Level,
     /// Memory that model and session may take, in bytes; `None` asks the allocator only.
     pub memory_free: Option<u64>,
     /// The context that will be asked for, in tokens: counted against `memory_free`.
     pub context: Option<usize>,
+    /// Workers who arrange what has been read while the caller reads on; `None` is the caller alone.
+    pub pool: Option<&'a dyn Pool>,
 }
 
 /// A model that can run: immutable, shared by its sessions.
@@ -59,7 +62,7 @@ impl Model {
     /// Reads a GGUF file: [`Gguf::open`], [`Opened::new`], then [`Opened::load`].
     pub fn load(
         source: &dyn ByteSource,
-        options: &LoadOptions,
+        options: &LoadOptions<'_>,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Arc<Self>, LoadError> {
         Opened::new(Gguf::open(source)?)?.load(source, options, progress)
@@ -133,7 +136,7 @@ impl Opened {
     pub fn load(
         self,
         source: &dyn ByteSource,
-        options: &LoadOptions,
+        options: &LoadOptions<'_>,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Arc<Model>, LoadError> {
         let Self { gguf, spec, tokenizer } = self;
@@ -151,7 +154,9 @@ impl Opened {
             Err(error) => (error.fall_back(), Some(error)),
         };
         let weights =
-            Weights::load(&gguf, &spec, source, &mut |done, total| progress(Progress { done, total }))?;
+            Weights::load(&gguf, &spec, source, options.pool.unwrap_or(&Alone), &mut |done, total| {
+                progress(Progress { done, total })
+            })?;
         let frequencies = rope::frequencies(spec.rope_width, spec.rope_base, weights.rope_factors.as_deref());
         Ok(Arc::new(Model {
             metadata: gguf.metadata.without_arrays(),

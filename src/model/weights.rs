@@ -6,6 +6,7 @@ use super::arrange::Arranger;
 use super::spec::Spec;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::ops::matmul::View;
+use crate::pool::Pool;
 use crate::quant::{self, Row};
 use crate::source::ByteSource;
 use alloc::format;
@@ -145,10 +146,11 @@ impl Weights {
         gguf: &Gguf,
         spec: &Spec,
         source: &dyn ByteSource,
+        pool: &dyn Pool,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self, LoadError> {
         let Plan { embedding, head, output_norm, factors, matrices } = Plan::of(gguf, spec)?;
-        let arena = fill(gguf, source, progress)?;
+        let arena = fill(gguf, source, (pool, CHUNK), progress)?;
         let bytes = arena.bytes();
         let vector = |info: &TensorInfo, len: usize| vector(gguf, bytes, info, len);
         let layers = matrices
@@ -209,6 +211,7 @@ impl Weights {
 fn fill(
     gguf: &Gguf,
     source: &dyn ByteSource,
+    (pool, chunk): (&dyn Pool, usize),
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Arena, LoadError> {
     let end = gguf.tensors.iter().map(|info| info.offset + info.bytes).max().unwrap_or(gguf.data_offset);
@@ -218,17 +221,17 @@ fn fill(
     if let Some(region) = source.in_place() {
         let arranged = region.arranged(|bytes, tiles| {
             let data = bytes.get_mut(start..start + len);
-            let (Some(data), Some(mut arranger)) = (data, Arranger::new(gguf, tiles)) else {
+            let (Some(data), Some(mut arranger)) = (data, Arranger::new(gguf, tiles, pool.width())) else {
                 return (tiles, false);
             };
-            let count = arranger.advance(data, len);
+            let count = arranger.advance(pool, data);
             (tiles + count, true)
         });
         let bytes = arranged.and_then(|bytes| bytes.get(start..start + len)).ok_or_else(out_of_memory)?;
         let _ = progress(len as u64, len as u64);
         return Ok(Arena::InPlace(bytes));
     }
-    let mut arranger = Arranger::new(gguf, 0).ok_or_else(out_of_memory)?;
+    let mut arranger = Arranger::new(gguf, 0, pool.width()).ok_or_else(out_of_memory)?;
     let mut units: Vec<u128> = Vec::new();
     units.try_reserve_exact(len.div_ceil(16)).map_err(|_| out_of_memory())?;
     units.resize(len.div_ceil(16), 0);
@@ -238,11 +241,19 @@ fn fill(
         if progress(done as u64, len as u64).is_break() {
             return Err(LoadError::Interrupted);
         }
-        let chunk = CHUNK.min(len - done);
-        source.read_at(gguf.data_offset + done as u64, &mut data[done..][..chunk])?;
+        let offset = gguf.data_offset + done as u64;
+        // To the next multiple of it in the file: whole blocks and clusters of a card, but for the first and the last.
+        let chunk = (chunk - (offset % chunk as u64) as usize).min(len - done);
+        let (there, coming) = data.split_at_mut(done);
+        let mut read = Ok(());
+        // The caller moves the bytes off the card while the others arrange those that have come before.
+        arranger.advance_beside(pool, there, &mut || {
+            read = source.read_at(offset, &mut coming[..chunk]);
+        });
+        read?;
         done += chunk;
-        arranger.advance(data, done);
     }
+    arranger.advance(pool, data);
     let _ = progress(done as u64, len as u64);
     Ok(Arena::Own(units))
 }
@@ -309,6 +320,72 @@ impl<'a> Directory<'a> {
         match self.gguf.tensors.iter().zip(&self.used).find(|(_, used)| !**used) {
             Some((info, _)) => Err(LoadError::UnusedTensor { name: String::from(&info.name) }),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Alone;
+    use crate::quant::FORMATS;
+    use crate::source::{InPlace, Memory};
+    use crate::synth;
+
+    /// Threads, started for each job.
+    struct Threads(usize);
+
+    impl Pool for Threads {
+        fn width(&self) -> usize {
+            self.0
+        }
+        fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+            self.beside(&mut || job(0), job);
+        }
+        fn beside(&self, here: &mut dyn FnMut(), job: &(dyn Fn(usize) + Sync)) {
+            std::thread::scope(|scope| {
+                (1..self.0).for_each(|worker| _ = scope.spawn(move || job(worker)));
+                here();
+            });
+        }
+    }
+
+    /// A pool that never does anything but what it must.
+    struct Lazy;
+
+    impl Pool for Lazy {
+        fn width(&self) -> usize {
+            3
+        }
+        fn run(&self, _: &(dyn Fn(usize) + Sync)) {}
+        fn beside(&self, here: &mut dyn FnMut(), _: &(dyn Fn(usize) + Sync)) {
+            here();
+        }
+    }
+
+    #[test]
+    fn weights_are_the_same_bytes_whoever_arranges_them_and_in_whatever_pieces_they_come() {
+        for format in FORMATS {
+            let bytes: &'static [u8] = synth::tiny(5, format).leak();
+            let gguf = Gguf::open(&Memory(bytes)).unwrap();
+            let go_on = &mut |_, _| ControlFlow::Continue(());
+            let once = fill(&gguf, &Memory(bytes), (&Alone, usize::MAX / 2), go_on).unwrap();
+            let pools = [&Alone as &dyn Pool, &Threads(2), &Threads(4), &Lazy];
+            for (pool, chunk) in
+                pools.into_iter().flat_map(|pool| [511, 4096, 30_011, CHUNK].map(|chunk| (pool, chunk)))
+            {
+                let arena = fill(&gguf, &Memory(bytes), (pool, chunk), go_on).unwrap();
+                assert!(arena.bytes() == once.bytes(), "{}, {} workers, {chunk}", format.name, pool.width());
+            }
+            for pool in pools {
+                let region: &'static InPlace =
+                    std::boxed::Box::leak(std::boxed::Box::new(InPlace::new(bytes.to_vec().leak())));
+                let arena = fill(&gguf, &region, (pool, CHUNK), go_on).unwrap();
+                let bytes = arena.bytes();
+                assert!(bytes == &once.bytes()[..bytes.len()], "{}, in place", format.name);
+            }
+            let data = &bytes[gguf.data_offset as usize..];
+            assert!(!once.bytes().starts_with(data), "{}: the embedding at least is arranged", format.name);
         }
     }
 }

@@ -45,14 +45,15 @@ impl Engine {
             ProgressStyle::with_template("loading [{bar:30}] {bytes}/{total_bytes}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
-        let options = LoadOptions { level, ..LoadOptions::default() };
+        let threads = Threads::new(self.threads.map_or_else(cores, usize::from))?;
+        let options = LoadOptions { level, pool: Some(&threads), ..LoadOptions::default() };
         let model = Model::load(&source, &options, &mut |progress| {
             bar.set_position(progress.done);
             if stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         bar.finish_and_clear();
         let model = model.map_err(|error| anyhow!("{} can't be used: {error}", self.model))?;
-        Ok((model, Threads::new(self.threads.map_or_else(cores, usize::from))?))
+        Ok((model, threads))
     }
 }
 
