@@ -4,6 +4,7 @@
 //! Counts do not depend on how fast this PC is. Each test is a machine that runs on one thread.
 
 use embodi::bench::compare::{self, holds, recorded};
+use embodi::bench::{Row, split_csv};
 use embodi::qemu::{Emulator, Machine};
 use embodi::{build, models};
 use std::path::PathBuf;
@@ -78,4 +79,30 @@ fn beyond_weights_and_cache_smollm2_takes_at_most_16_mib_with_2048_tokens() {
     let words = "scratch and heap beyond weights, keys and values: ";
     let size = mem.lines().find_map(|line| line.strip_prefix(words)).unwrap_or_else(|| panic!("{mem}"));
     assert!(bytes(size) <= 16.0 * 1024.0 * 1024.0, "{mem}");
+}
+
+#[test]
+fn on_a_board_bench_counts_what_it_can_and_ends_with_ctrl_c() {
+    let model = models::named(models::DEFAULT).and_then(|model| model.fetch()).expect("the default model");
+    let minutes = Duration::from_secs(300);
+    // Without counting instructions: then this event is not there, and must not be told as 0.
+    let mut board = Emulator::new(Machine::Virt, &kernel()).with_initrd(&model).start().expect("QEMU");
+    board.prompt(minutes).expect("a prompt");
+    let answer = board.ask("bench 4 2 1,4", minutes).expect("a bench");
+    let (_, csv) = split_csv(&answer).expect("CSV");
+    let rows = Row::all(&csv).expect("rows");
+    assert_eq!(rows.len(), 4, "{answer}");
+    for row in &rows {
+        let number = |heading| row.number(heading).unwrap_or_else(|error| panic!("{error:#}: {answer}"));
+        assert_eq!(row.get("digest").ok(), rows[0].get("digest").ok(), "the same bits: {answer}");
+        assert_eq!(number("allocations"), Some(0), "{answer}");
+        assert_eq!(number("instructions"), None, "{answer}");
+        assert!(number("copied_bytes").is_some() && number("cycles") > Some(0), "{answer}");
+        assert_eq!(number("barriers") > Some(0), number("cores") == Some(4), "{answer}");
+    }
+    board.type_line("bench 512 32 1");
+    board.expect("cores | prefill/s", minutes).expect("the first case has begun");
+    board.send(b"\x03");
+    let last = board.prompt(minutes).expect("a prompt");
+    assert!(last.ends_with("Stopped.\n"), "{last}");
 }

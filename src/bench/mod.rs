@@ -11,7 +11,7 @@ pub use plan::{BadPlan, Case, HELP, Plan};
 pub use report::{CSV_BEGIN, CSV_END, Report};
 
 use crate::model::Model;
-use crate::pool::Pool;
+use crate::pool::{First, Pool};
 use crate::session::{Runtime, Session, SessionError};
 use crate::simd::{self, Mark};
 use alloc::sync::Arc;
@@ -163,28 +163,6 @@ impl Reading {
             jobs: now.jobs.wrapping_sub(before.jobs),
             sleeps: now.sleeps.wrapping_sub(before.sleeps),
         });
-    }
-}
-
-/// The first workers of a pool: what fewer cores would do.
-struct First<'a> {
-    pool: &'a dyn Pool,
-    width: usize,
-}
-
-impl Pool for First<'_> {
-    fn width(&self) -> usize {
-        self.pool.width().min(self.width.max(1))
-    }
-    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
-        match self.width() {
-            1 => job(0),
-            width => self.pool.run(&|worker| {
-                if worker < width {
-                    job(worker);
-                }
-            }),
-        }
     }
 }
 

@@ -149,7 +149,11 @@ impl Report {
             say("");
         }
         let widths = SPEED.map(|(heading, _)| heading.len().max(6));
-        for (index, &case) in plan.cases.iter().enumerate() {
+        if !without_times && !plan.cases.is_empty() {
+            say(&row(&widths, SPEED.iter().map(|(heading, _)| *heading)));
+            say(&rule(&widths));
+        }
+        for &case in &plan.cases {
             let estimate = Plan::estimate(case, &report.measured);
             if plan.limit_nanos.is_some_and(|limit| (runtime.nanos)() - start + estimate > limit) {
                 report.left_out.push((case, estimate));
@@ -157,10 +161,6 @@ impl Report {
             }
             let measured = measure(model, case, runtime, meters)?;
             if !without_times {
-                if index == 0 {
-                    say(&row(&widths, SPEED.iter().map(|(heading, _)| *heading)));
-                    say(&rule(&widths));
-                }
                 let cells = SPEED.map(|(_, cell)| cell(&report, &measured));
                 say(&row(&widths, cells.iter().map(String::as_str)));
             }

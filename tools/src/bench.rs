@@ -162,7 +162,7 @@ impl<'a> Row<'a> {
 }
 
 /// What stands between the CSV's marker lines, and the text without them.
-fn split_csv(text: &str) -> Result<(String, String)> {
+pub fn split_csv(text: &str) -> Result<(String, String)> {
     let (before, rest) = text.split_once(bench::CSV_BEGIN).context("the board printed no CSV")?;
     let (csv, after) = rest.split_once(bench::CSV_END).context("the board's CSV does not end")?;
     let csv: Vec<&str> = csv.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
