@@ -220,7 +220,7 @@ fn a_board_without_a_card_says_so_and_gives_the_prompt() {
     rig.answers("hello", "No model is loaded");
     rig.answers("models", "No SD card answers");
     rig.answers("status", "Raspberry Pi 4");
-    rig.answers("help", "benchmark");
+    rig.answers("help", "bench [NUMBERS]");
 }
 
 #[test]
