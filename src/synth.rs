@@ -27,12 +27,21 @@ impl Random {
     }
 }
 
+/// Sizes of a random model.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Numbers a token: whole blocks of the format, and of 32.
+    pub embedding: usize,
+    /// Width of the feed-forward network: whole blocks of the format.
+    pub feed_forward: usize,
+    /// Transformer blocks.
+    pub layers: usize,
+}
+
 /// Sizes of the tiny model. Rows of 64 and 96 weights: whole blocks of 32.
-const EMBEDDING: usize = 64;
-const FEED_FORWARD: usize = 96;
+pub const TINY: Sizes = Sizes { embedding: 64, feed_forward: 96, layers: 2 };
 const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
-const LAYERS: usize = 2;
 const CONTEXT: u32 = 512;
 
 const SPECIALS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
@@ -57,8 +66,14 @@ fn likely(tokens: &[String], token: usize) -> bool {
     token == 2 || (token > 2 && tokens[token].chars().all(|c| c.is_ascii_graphic() || c == 'Ġ'))
 }
 
-/// A random llama model with its matrices in `format` and its embedding in Q8_0, as a GGUF file.
+/// A tiny random llama model with its matrices in `format` and its embedding in Q8_0, as a GGUF file.
 pub fn tiny(seed: u64, format: &'static Row) -> Vec<u8> {
+    sized(seed, format, TINY)
+}
+
+/// A random llama model of any size.
+pub fn sized(seed: u64, format: &'static Row, sizes: Sizes) -> Vec<u8> {
+    let Sizes { embedding, feed_forward, layers } = sizes;
     let mut random = Random(seed);
     let mut tokens: Vec<String> = SPECIALS.iter().map(ToString::to_string).collect();
     tokens.extend((0..=255).map(|byte| stand_in(byte).to_string()));
@@ -69,13 +84,13 @@ pub fn tiny(seed: u64, format: &'static Row) -> Vec<u8> {
     let mut file = Writer::new();
     file.string("general.architecture", "llama").string("general.name", "tiny");
     for (key, value) in [
-        ("block_count", LAYERS as u32),
+        ("block_count", layers as u32),
         ("context_length", CONTEXT),
-        ("embedding_length", EMBEDDING as u32),
-        ("feed_forward_length", FEED_FORWARD as u32),
+        ("embedding_length", embedding as u32),
+        ("feed_forward_length", feed_forward as u32),
         ("attention.head_count", HEADS as u32),
         ("attention.head_count_kv", KV_HEADS as u32),
-        ("rope.dimension_count", (EMBEDDING / HEADS) as u32),
+        ("rope.dimension_count", (embedding / HEADS) as u32),
         ("vocab_size", vocabulary as u32),
     ] {
         file.u32(&format!("llama.{key}"), value);
@@ -100,25 +115,25 @@ pub fn tiny(seed: u64, format: &'static Row) -> Vec<u8> {
             file.tensor(name, format.id, &[columns as u64, rows as u64], data);
         };
     let q8_0 = crate::quant::by_name("Q8_0").unwrap_or(format);
-    let kv = EMBEDDING / HEADS * KV_HEADS;
+    let kv = embedding / HEADS * KV_HEADS;
     let ones = |file: &mut Writer, name: &str| {
-        let data = (0..EMBEDDING).flat_map(|_| 1f32.to_le_bytes()).collect();
-        file.tensor(name, 0, &[EMBEDDING as u64], data);
+        let data = (0..embedding).flat_map(|_| 1f32.to_le_bytes()).collect();
+        file.tensor(name, 0, &[embedding as u64], data);
     };
-    matrix(&mut file, "token_embd.weight", q8_0, vocabulary, EMBEDDING, 8.0);
-    for layer in 0..LAYERS {
+    matrix(&mut file, "token_embd.weight", q8_0, vocabulary, embedding, 8.0);
+    for layer in 0..layers {
         let name = |part: &str| format!("blk.{layer}.{part}.weight");
         ones(&mut file, &name("attn_norm"));
         ones(&mut file, &name("ffn_norm"));
-        matrix(&mut file, &name("attn_q"), format, EMBEDDING, EMBEDDING, 2.0);
-        matrix(&mut file, &name("attn_k"), format, kv, EMBEDDING, 2.0);
-        matrix(&mut file, &name("attn_v"), format, kv, EMBEDDING, 1.0);
-        matrix(&mut file, &name("attn_output"), format, EMBEDDING, EMBEDDING, 1.0);
-        matrix(&mut file, &name("ffn_gate"), format, FEED_FORWARD, EMBEDDING, 1.0);
-        matrix(&mut file, &name("ffn_up"), format, FEED_FORWARD, EMBEDDING, 1.0);
-        matrix(&mut file, &name("ffn_down"), format, EMBEDDING, FEED_FORWARD, 1.0);
+        matrix(&mut file, &name("attn_q"), format, embedding, embedding, 2.0);
+        matrix(&mut file, &name("attn_k"), format, kv, embedding, 2.0);
+        matrix(&mut file, &name("attn_v"), format, kv, embedding, 1.0);
+        matrix(&mut file, &name("attn_output"), format, embedding, embedding, 1.0);
+        matrix(&mut file, &name("ffn_gate"), format, feed_forward, embedding, 1.0);
+        matrix(&mut file, &name("ffn_up"), format, feed_forward, embedding, 1.0);
+        matrix(&mut file, &name("ffn_down"), format, embedding, feed_forward, 1.0);
     }
     ones(&mut file, "output_norm.weight");
-    matrix(&mut file, "output.weight", format, vocabulary, EMBEDDING, 4.0);
+    matrix(&mut file, "output.weight", format, vocabulary, embedding, 4.0);
     file.finish()
 }
