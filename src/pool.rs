@@ -61,11 +61,13 @@ impl Pool for First<'_> {
 
 /// The part of the work that is not dealt out beforehand: one in so many units.
 const TAIL: usize = 8;
+/// Helpings that this part makes for each worker.
+const HELPINGS: usize = 8;
 
 /// Calls `job(worker, units)` until every unit of `0..units` has been given to exactly one call.
 ///
 /// Each worker gets one run of neighbouring units to begin with, seven eighths of an even share, so that it streams
-/// through memory; the last eighth lies in one heap from which whoever is done takes the next unit. So cores end
+/// through memory; the last eighth lies in one heap from which whoever is done takes the next few. So cores end
 /// together though one was held up, by an interrupt, say, or by the refresh of its part of the memory.
 ///
 /// # Panics
@@ -80,6 +82,7 @@ pub fn share(pool: &dyn Pool, units: usize, job: &(dyn Fn(usize, Range<usize>) +
         return;
     }
     let run = (units - units / TAIL) / width;
+    let helping = ((units - run * width) / (HELPINGS * width)).max(1);
     let next = AtomicUsize::new(run * width);
     // A pool is a safe trait, so its promise to run each part once can't carry an `unsafe`: parts are claimed.
     let claimed = AtomicU64::new(0);
@@ -91,11 +94,11 @@ pub fn share(pool: &dyn Pool, units: usize, job: &(dyn Fn(usize, Range<usize>) +
             job(worker, run * worker..run * (worker + 1));
         }
         loop {
-            let unit = next.fetch_add(1, Ordering::Relaxed);
+            let unit = next.fetch_add(helping, Ordering::Relaxed);
             if unit >= units {
                 break;
             }
-            job(worker, unit..unit + 1);
+            job(worker, unit..(unit + helping).min(units));
         }
     });
     // A pool that left a worker out would leave its run undone.
@@ -179,9 +182,9 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// Cuts `matrix` (`columns` columns, stored one after the other) into tiles of rows and runs `job(part, tile, band)` on
-/// them side by side. Rows are those of several parts on one another; each part's tiles are of `rows` rows, the last
-/// one perhaps of fewer.
+/// Cuts `matrix` (`columns` columns, stored one after the other) into tiles of rows and runs `job(part, tiles, band)` on
+/// them side by side, for runs of neighbouring tiles. Rows are those of several parts on one another; each part's tiles
+/// are of `rows` rows, the last one perhaps of fewer.
 ///
 /// # Panics
 /// If `matrix` is not `columns` columns as long as all parts together.
@@ -191,7 +194,7 @@ pub fn run_tiles(
     columns: usize,
     parts: &[usize],
     rows: usize,
-    job: &(dyn Fn(usize, usize, Band<'_>) + Sync),
+    job: &(dyn Fn(usize, Range<usize>, Band<'_>) + Sync),
 ) {
     let shared = Shared::new(matrix, columns);
     assert_eq!(parts.iter().sum::<usize>(), shared.stride, "as many rows as the parts have together");
@@ -201,12 +204,12 @@ pub fn run_tiles(
         let (mut before, mut top) = (0, 0);
         for (part, &height) in parts.iter().enumerate() {
             let tiles = height.div_ceil(rows);
-            for unit in units.start.max(before)..units.end.min(before + tiles) {
-                let tile = unit - before;
-                let first = top + tile * rows;
-                let end = (first + rows).min(top + height);
+            let (start, end) = (units.start.max(before), units.end.min(before + tiles));
+            if start < end {
+                let run = start - before..end - before;
+                let band = top + run.start * rows..top + (run.end * rows).min(height);
                 // SAFETY: `share` gives a unit to one call, and the rows of two units are different ones.
-                job(part, tile, unsafe { shared.band(first..end, 0..columns) });
+                job(part, run, unsafe { shared.band(band, 0..columns) });
             }
             before += tiles;
             top += height;
@@ -275,8 +278,11 @@ mod tests {
     #[test]
     fn tiles_and_cells_cover_a_matrix_once() {
         let mut matrix = vec![0.0; 3 * 37];
-        run_tiles(&Careless, &mut matrix, 3, &[5, 0, 21, 11], 8, &|part, tile, mut band| {
-            assert!(band.rows().len() <= 8 && (part != 0 || tile == 0), "{part} {tile}");
+        run_tiles(&Careless, &mut matrix, 3, &[5, 0, 21, 11], 8, &|part, tiles, mut band| {
+            assert!(
+                band.rows().len() <= 8 * tiles.len() && (part != 0 || tiles == (0..1)),
+                "{part} {tiles:?}"
+            );
             band.columns().for_each(|column| band.column(column).iter_mut().for_each(|x| *x += 1.0));
         });
         run_cells(&Careless, &mut matrix, 3, (10, 2), &|mut band| {

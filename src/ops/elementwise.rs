@@ -27,6 +27,21 @@ pub fn add(x: &mut [f32], y: &[f32]) {
     add_each(x, y);
 }
 
+/// `x = y`, without the call that copying a slice is.
+pub fn copy(x: &mut [f32], y: &[f32]) {
+    #[cfg(target_arch = "aarch64")]
+    {
+        let ((x_whole, x_rest), (y_whole, y_rest)) = (x.as_chunks_mut::<8>(), y.as_chunks::<8>());
+        for (x, y) in x_whole.iter_mut().zip(y_whole) {
+            // SAFETY: each chunk is eight values long.
+            unsafe { neon::store_floats_pair(x.as_mut_ptr(), neon::load_floats_pair(y.as_ptr())) };
+        }
+        x_rest.copy_from_slice(y_rest);
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    x.copy_from_slice(y);
+}
+
 fn add_each(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;

@@ -5,6 +5,7 @@ use crate::pool::{Band, Pool, run_tiles};
 use crate::quant::input::BLOCK;
 use crate::quant::{GROUP, Inputs, Row, Sums, TILE};
 use crate::simd::Level;
+use core::ops::Range;
 
 /// A weight matrix where it lies in memory: whole tiles arranged, rows past them as in the file.
 #[derive(Clone, Copy, Debug)]
@@ -36,21 +37,41 @@ impl View<'_> {
         }
     }
 
-    /// Tile `tile` times the columns from `first` on, all of one group. Of the last tile's sums, those past the last row
-    /// mean nothing.
-    fn multiply(&self, level: Level, tile: usize, inputs: &Inputs, first: usize, sums: &mut [Sums]) {
-        let (bytes, top) = (self.row_bytes(), tile * TILE);
-        if top + TILE <= self.rows {
-            let tile = &self.bytes[top * bytes..][..TILE * bytes];
-            return (self.format.multiply)(level, tile, inputs, first, sums);
-        }
-        for row in top..self.rows {
-            let weights = &self.bytes[row * bytes..][..bytes];
-            for (column, sums) in sums.iter_mut().enumerate() {
-                sums[row - top] = (self.format.dot)(weights, inputs, first + column);
+    /// Some tiles times the columns of a group or a part of one: `sums` gets those of the first tile with each column, then
+    /// those of the second, and so on. Of the last tile's sums, those past the last row mean nothing.
+    fn multiply(
+        &self,
+        level: Level,
+        tiles: Range<usize>,
+        inputs: &Inputs,
+        columns: Range<usize>,
+        sums: &mut [Sums],
+    ) {
+        let (bytes, count) = (self.row_bytes(), columns.len());
+        let whole = tiles.end.min(self.rows / TILE);
+        let sums = if tiles.start < whole {
+            let (sums, rest) = sums.split_at_mut((whole - tiles.start) * count);
+            let tiles = &self.bytes[tiles.start * TILE * bytes..whole * TILE * bytes];
+            (self.format.multiply)(level, tiles, inputs, columns.start, count, sums);
+            rest
+        } else {
+            sums
+        };
+        if whole < tiles.end {
+            for row in whole * TILE..self.rows {
+                let weights = &self.bytes[row * bytes..][..bytes];
+                for (sums, column) in sums.iter_mut().zip(columns.clone()) {
+                    sums[row % TILE] = (self.format.dot)(weights, inputs, column);
+                }
             }
         }
     }
+}
+
+/// Cuts a run of tiles into as many at once as fill [`GROUP`] sums with so many columns.
+fn at_once(run: Range<usize>, columns: usize) -> impl Iterator<Item = Range<usize>> {
+    let step = GROUP / columns.clamp(1, GROUP);
+    run.clone().step_by(step).map(move |first| first..(first + step).min(run.end))
 }
 
 /// The matrices stacked on one another times every column: `out` gets, for each column, the rows of the first
@@ -59,7 +80,7 @@ impl View<'_> {
 /// # Panics
 /// If sizes disagree.
 pub fn matmul(pool: &dyn Pool, level: Level, out: &mut [f32], matrices: &[View<'_>], inputs: &Inputs) {
-    product(pool, level, out, matrices, inputs, &|out, sums| out.copy_from_slice(sums));
+    product(pool, level, out, matrices, inputs, elementwise::copy);
 }
 
 /// A matrix times every column, added to what is in `out`: columns × rows.
@@ -67,7 +88,7 @@ pub fn matmul(pool: &dyn Pool, level: Level, out: &mut [f32], matrices: &[View<'
 /// # Panics
 /// If sizes disagree.
 pub fn matmul_add(pool: &dyn Pool, level: Level, out: &mut [f32], matrix: View<'_>, inputs: &Inputs) {
-    product(pool, level, out, &[matrix], inputs, &elementwise::add);
+    product(pool, level, out, &[matrix], inputs, elementwise::add);
 }
 
 /// Most matrices that are multiplied in one job.
@@ -79,7 +100,7 @@ fn product(
     out: &mut [f32],
     matrices: &[View<'_>],
     inputs: &Inputs,
-    combine: &(dyn Fn(&mut [f32], &[f32]) + Sync),
+    combine: fn(&mut [f32], &[f32]),
 ) {
     let mut parts = [0; STACK];
     for (part, matrix) in parts.iter_mut().zip(matrices) {
@@ -89,14 +110,26 @@ fn product(
     let rows: usize = parts.iter().sum();
     assert_eq!(out.len(), rows * inputs.count(), "room for {rows} rows of {} inputs", inputs.count());
     let parts = &parts[..matrices.len()];
-    run_tiles(pool, out, inputs.count(), parts, TILE, &|part, tile, mut band: Band<'_>| {
+    run_tiles(pool, out, inputs.count(), parts, TILE, &|part, run, mut band: Band<'_>| {
         let mut sums = [[0.0; TILE]; GROUP];
-        for group in inputs.groups() {
-            let sums = &mut sums[..group.len()];
-            matrices[part].multiply(level, tile, inputs, group.start, sums);
-            for (column, sums) in group.zip(sums) {
-                let out = band.column(column);
-                combine(out, &sums[..out.len()]);
+        for tiles in at_once(run.clone(), inputs.count()) {
+            let rows =
+                (tiles.start - run.start) * TILE..((tiles.end - run.start) * TILE).min(band.rows().len());
+            for group in inputs.groups() {
+                let sums = &mut sums[..tiles.len() * group.len()];
+                matrices[part].multiply(level, tiles.clone(), inputs, group.clone(), sums);
+                if group.len() == 1 {
+                    // The sums of all tiles lie as in the column.
+                    let out = &mut band.column(group.start)[rows.clone()];
+                    combine(out, &sums.as_flattened()[..rows.len()]);
+                    continue;
+                }
+                for (sums, first) in sums.chunks_exact(group.len()).zip(rows.clone().step_by(TILE)) {
+                    for (sums, column) in sums.iter().zip(group.clone()) {
+                        let out = &mut band.column(column)[first..rows.end.min(first + TILE)];
+                        combine(out, &sums[..out.len()]);
+                    }
+                }
             }
         }
     });
@@ -123,22 +156,27 @@ pub fn gated(
     assert_eq!(gate.columns, inputs.columns(), "as many columns as values in an input");
     out.shape(gate.rows, inputs.count());
     out.share_blocks(pool, &|mut writer| {
-        let mut gates = [[0f32; BLOCK]; GROUP];
-        let mut ups = [[0f32; BLOCK]; GROUP];
+        // Two tiles a block: the products of both with each column.
+        let mut sums = [[[0.0; TILE]; 2 * GROUP]; 2];
+        let mut values = [[0f32; BLOCK]; 2];
         for block in writer.blocks() {
             let rows = BLOCK.min(gate.rows - block * BLOCK);
+            let tiles = block * BLOCK / TILE..(block * BLOCK + rows).div_ceil(TILE);
             for group in inputs.groups() {
-                for (matrix, values) in [(&gate, &mut gates), (&up, &mut ups)] {
-                    for half in 0..rows.div_ceil(TILE) {
-                        let mut sums = [[0.0; TILE]; GROUP];
-                        let sums = &mut sums[..group.len()];
-                        matrix.multiply(level, block * BLOCK / TILE + half, inputs, group.start, sums);
-                        for (values, sums) in values.iter_mut().zip(sums) {
-                            values[half * TILE..][..TILE].copy_from_slice(sums);
+                let count = group.len();
+                for (matrix, sums) in [&gate, &up].into_iter().zip(&mut sums) {
+                    let sums = &mut sums[..tiles.len() * count];
+                    matrix.multiply(level, tiles.clone(), inputs, group.clone(), sums);
+                }
+                for (index, column) in group.enumerate() {
+                    for (values, sums) in values.iter_mut().zip(&sums) {
+                        for (tile, values) in
+                            values.as_chunks_mut::<TILE>().0[..tiles.len()].iter_mut().enumerate()
+                        {
+                            elementwise::copy(values, &sums[tile * count + index]);
                         }
                     }
-                }
-                for (column, (gates, ups)) in group.zip(gates.iter_mut().zip(&ups)) {
+                    let [gates, ups] = &mut values;
                     activate(level, &mut gates[..rows], &ups[..rows]);
                     writer.put(column, block, &gates[..rows]);
                 }
@@ -163,22 +201,26 @@ pub fn best(
     assert_eq!(best.len(), inputs.count(), "a row for every column");
     let tiles = matrix.rows.div_ceil(TILE);
     let room = &mut room[..2 * tiles * inputs.count()];
-    run_tiles(pool, room, inputs.count(), &[2 * tiles], 2, &|_, tile, mut band: Band<'_>| {
+    run_tiles(pool, room, inputs.count(), &[2 * tiles], 2, &|_, run, mut band: Band<'_>| {
         let mut sums = [[0.0; TILE]; GROUP];
-        let rows = TILE.min(matrix.rows - tile * TILE);
-        for group in inputs.groups() {
-            let sums = &mut sums[..group.len()];
-            matrix.multiply(level, tile, inputs, group.start, sums);
-            for (column, sums) in group.zip(sums) {
-                let (mut peak, mut at) = (f32::NEG_INFINITY, 0);
-                for (row, &sum) in sums[..rows].iter().enumerate() {
-                    if sum > peak {
-                        (peak, at) = (sum, row);
+        for tiles in at_once(run.clone(), inputs.count()) {
+            for group in inputs.groups() {
+                let sums = &mut sums[..tiles.len() * group.len()];
+                matrix.multiply(level, tiles.clone(), inputs, group.clone(), sums);
+                for (sums, tile) in sums.chunks_exact(group.len()).zip(tiles.clone()) {
+                    let rows = TILE.min(matrix.rows - tile * TILE);
+                    for (sums, column) in sums.iter().zip(group.clone()) {
+                        let (mut peak, mut at) = (f32::NEG_INFINITY, 0);
+                        for (row, &sum) in sums[..rows].iter().enumerate() {
+                            if sum > peak {
+                                (peak, at) = (sum, row);
+                            }
+                        }
+                        // A row number travels as the bits of a float.
+                        let out = &mut band.column(column)[2 * (tile - run.start)..][..2];
+                        (out[0], out[1]) = (peak, f32::from_bits((tile * TILE + at) as u32));
                     }
                 }
-                // A row number travels as the bits of a float.
-                let out = band.column(column);
-                (out[0], out[1]) = (peak, f32::from_bits((tile * TILE + at) as u32));
             }
         }
     });

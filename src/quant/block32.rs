@@ -123,20 +123,52 @@ impl<F: Block32> Format for F {
         }
     }
 
-    fn multiply(level: Level, tile: &[u8], inputs: &Inputs, first: usize, sums: &mut [Sums]) {
-        assert_eq!(tile.len(), inputs.blocks() * TILE * F::BYTES, "a tile as long as the columns");
-        assert!(first + sums.len() <= inputs.count(), "columns that there are");
+    fn multiply(
+        level: Level,
+        tiles: &[u8],
+        inputs: &Inputs,
+        first: usize,
+        columns: usize,
+        sums: &mut [Sums],
+    ) {
+        let tile_bytes = inputs.blocks() * TILE * F::BYTES;
+        assert_eq!(
+            tiles.len() * columns,
+            tile_bytes * sums.len(),
+            "tiles as long as the columns, and sums of each"
+        );
+        assert!(first + columns <= inputs.count(), "columns that there are");
         match level {
             // A file with an odd alignment: right, and slow.
             #[cfg(target_arch = "aarch64")]
-            _ if !tile.as_ptr().cast::<int8x16_t>().is_aligned() => {
-                multiply_plain::<F>(level, tile, inputs, first, sums)
+            _ if !tiles.as_ptr().cast::<int8x16_t>().is_aligned() => {
+                multiply_plain::<F>(level, tiles, tile_bytes, inputs, first, columns, sums);
             }
             #[cfg(target_arch = "aarch64")]
-            Level::Neon(_) => multiply_tile(&kernels_neon::<F>(), tile, inputs, first, sums),
+            Level::Neon(_) => {
+                multiply_tiles(
+                    const { &kernels_neon::<F>() },
+                    tiles,
+                    tile_bytes,
+                    inputs,
+                    first,
+                    columns,
+                    sums,
+                );
+            }
             #[cfg(target_arch = "aarch64")]
-            Level::Dotprod(_) => multiply_tile(&kernels_dotprod::<F>(), tile, inputs, first, sums),
-            _ => multiply_plain::<F>(level, tile, inputs, first, sums),
+            Level::Dotprod(_) => {
+                multiply_tiles(
+                    const { &kernels_dotprod::<F>() },
+                    tiles,
+                    tile_bytes,
+                    inputs,
+                    first,
+                    columns,
+                    sums,
+                );
+            }
+            _ => multiply_plain::<F>(level, tiles, tile_bytes, inputs, first, columns, sums),
         }
     }
 
@@ -208,20 +240,30 @@ fn add_block<M: Fused, F: Block32>(
 }
 
 #[inline(always)]
-fn multiply_body<M: Fused, F: Block32>(tile: &[u8], inputs: &Inputs, first: usize, sums: &mut [Sums]) {
+fn multiply_body<M: Fused, F: Block32>(
+    tiles: &[u8],
+    tile_bytes: usize,
+    inputs: &Inputs,
+    first: usize,
+    columns: usize,
+    sums: &mut [Sums],
+) {
     sums.fill([0.0; TILE]);
-    for (index, tile) in tile.chunks_exact(TILE * F::BYTES).enumerate() {
-        for row in 0..TILE {
-            let block = unpack_arranged::<F>(tile, row);
-            for (column, sums) in sums.iter_mut().enumerate() {
-                sums[row] = add_block::<M, F>(sums[row], &block, inputs, first + column, index);
+    for (tile, sums) in tiles.chunks_exact(tile_bytes).zip(sums.chunks_exact_mut(columns)) {
+        for (index, block) in tile.chunks_exact(TILE * F::BYTES).enumerate() {
+            for row in 0..TILE {
+                let block = unpack_arranged::<F>(block, row);
+                for (column, sums) in sums.iter_mut().enumerate() {
+                    sums[row] = add_block::<M, F>(sums[row], &block, inputs, first + column, index);
+                }
             }
         }
     }
 }
 
 compiled_twice! {
-    fn multiply_plain[F: Block32](tile: &[u8], inputs: &Inputs, first: usize, sums: &mut [Sums]) = multiply_body;
+    fn multiply_plain[F: Block32](tiles: &[u8], tile_bytes: usize, inputs: &Inputs, first: usize, columns: usize,
+        sums: &mut [Sums]) = multiply_body;
 }
 
 /// A tile by one column.
@@ -243,27 +285,37 @@ struct Kernels {
 }
 
 #[cfg(target_arch = "aarch64")]
-fn multiply_tile(kernels: &Kernels, tile: &[u8], inputs: &Inputs, first: usize, sums: &mut [Sums]) {
+fn multiply_tiles(
+    kernels: &Kernels,
+    tiles: &[u8],
+    tile_bytes: usize,
+    inputs: &Inputs,
+    first: usize,
+    columns: usize,
+    sums: &mut [Sums],
+) {
     let mut done = 0;
-    while done < sums.len() {
+    while done < columns {
         let lanes = inputs.lanes(first + done);
-        let (columns, several) = match sums.len() - done {
+        let (count, several) = match columns - done {
             1 => (1, None),
             2 | 3 => (2, Some(kernels.two)),
             4..8 => (4, Some(kernels.four)),
             8..16 => (8, Some(kernels.eight)),
             _ => (16, Some(kernels.sixteen)),
         };
-        let sums = &mut sums[done..done + columns];
-        // SAFETY: the level that chose the kernels proves the instructions; `multiply` has checked the tile's length and
-        // alignment and that the columns exist, and they are of one group.
-        unsafe {
-            match several {
-                None => (kernels.one)(tile.as_ptr(), lanes, &mut sums[0]),
-                Some(several) => (0..TILE / 4).for_each(|quad| several(tile.as_ptr(), quad, lanes, sums)),
+        for (tile, sums) in tiles.chunks_exact(tile_bytes).zip(sums.chunks_exact_mut(columns)) {
+            let sums = &mut sums[done..done + count];
+            // SAFETY: the level that chose the kernels proves the instructions; `multiply` has checked the tiles'
+            // length and alignment and that the columns exist, and they are of one group.
+            unsafe {
+                match several {
+                    None => (kernels.one)(tile.as_ptr(), lanes, &mut sums[0]),
+                    Some(several) => (0..TILE / 4).for_each(|quad| several(tile.as_ptr(), quad, lanes, sums)),
+                }
             }
         }
-        done += columns;
+        done += count;
     }
 }
 
@@ -282,7 +334,7 @@ unsafe fn widen(from: *const u8) -> float32x4_t {
 macro_rules! kernels {
     ($features:literal, $kernels:ident, $one:ident, $spread:ident, $dot:ident, $column:ident, $($quad:literal)+,
         $($name:ident: $columns:literal = $([$first:literal: $($lane:literal)+])+;)+) => {
-        fn $kernels<F: Block32>() -> Kernels {
+        const fn $kernels<F: Block32>() -> Kernels {
             let [two, four, eight, sixteen] = [$($name::<F> as Several),+];
             Kernels { one: $one::<F>, two, four, eight, sixteen }
         }
@@ -300,7 +352,7 @@ macro_rules! kernels {
                     let x = $spread(lanes.quants.add(at * BLOCK).cast());
                     let scale = *lanes.scales.add(at);
                     let sum = *lanes.sums.add(at);
-                    let zero = vdupq_n_s32(-F::ZERO * *lanes.totals.add(at));
+                    let zero = vdupq_n_s32(F::ZERO * *lanes.deficits.add(at));
                     let data = block.add(halves::<F>() * 2 * TILE).cast::<int8x16_t>();
                     // Written out: the compiler unrolls no loop with assembly in it.
                     $({
@@ -329,7 +381,7 @@ macro_rules! kernels {
             unsafe fn $name<F: Block32>(tile: *const u8, quad: usize, lanes: Lanes<'_>, out: &mut [Sums]) {
                 let mut totals = [vdupq_n_f32(0.0); $columns];
                 let mut block = tile;
-                let Lanes { quants: mut x, mut scales, mut sums, totals: mut sums_of_quants, width, blocks, .. } = lanes;
+                let Lanes { quants: mut x, mut scales, mut sums, mut deficits, width, blocks, .. } = lanes;
                 for _ in 0..blocks {
                     // SAFETY: a block of the tile and of the columns, which the caller promised; behind the scales
                     // and sums of the last column there is room for three more.
@@ -338,11 +390,11 @@ macro_rules! kernels {
                         let quants = F::quad(data.add(quad * words::<F>()));
                         let scale = widen(block.add(8 * quad));
                         $(
-                            let four_scales = floats_at::<{ 4 * $first }>(scales);
+                            let four_scales = neon::load_floats_at::<{ 4 * $first }>(scales);
                             let mut zeros = vdupq_n_s32(0);
                             if F::ZERO != 0 {
-                                let four = floats_at::<{ 4 * $first }>(sums_of_quants.cast());
-                                zeros = vmulq_n_s32(vreinterpretq_s32_f32(four), -F::ZERO);
+                                let four = neon::load_floats_at::<{ 4 * $first }>(deficits.cast());
+                                zeros = vmulq_n_s32(vreinterpretq_s32_f32(four), F::ZERO);
                             }
                             $(
                                 let total = totals[$first + $lane];
@@ -354,7 +406,7 @@ macro_rules! kernels {
                         if F::MINIMUM {
                             let minimum = widen(block.add(2 * TILE + 8 * quad));
                             $(
-                                let four = floats_at::<{ 4 * $first }>(sums);
+                                let four = neon::load_floats_at::<{ 4 * $first }>(sums);
                                 $({
                                     let total = &mut totals[$first + $lane];
                                     *total = vfmaq_laneq_f32::<$lane>(*total, minimum, four);
@@ -363,7 +415,7 @@ macro_rules! kernels {
                         }
                         block = block.add(TILE * F::BYTES);
                         (x, scales) = (x.wrapping_add(width * BLOCK), scales.wrapping_add(width));
-                        (sums, sums_of_quants) = (sums.wrapping_add(width), sums_of_quants.wrapping_add(width));
+                        (sums, deficits) = (sums.wrapping_add(width), deficits.wrapping_add(width));
                     }
                 }
                 for (out, total) in out.iter_mut().zip(totals) {
@@ -423,34 +475,6 @@ unsafe fn repeated(x: *const int8x16_t) -> [int8x16_t; 8] {
     ]
 }
 
-/// Loads four floats, 4-byte aligned, `AT` bytes (a multiple of 16) behind an address. Written as the instruction: what is
-/// compiled for strict alignment would load them one by one.
-///
-/// # Safety
-/// 16 bytes there must be readable, in normal memory.
-#[cfg(target_arch = "aarch64")]
-#[inline(always)]
-unsafe fn floats_at<const AT: usize>(from: *const f32) -> float32x4_t {
-    let value: float32x4_t;
-    // SAFETY: the caller's promise.
-    unsafe {
-        asm!("ldr {0:q}, [{1}, #{2}]", out(vreg) value, in(reg) from, const AT,
-            options(pure, readonly, nostack, preserves_flags));
-    }
-    value
-}
-
-/// Asks for the cache line `BEHIND` bytes (a multiple of 8) behind an address, which will be read once. One that cannot be
-/// read is ignored.
-#[cfg(target_arch = "aarch64")]
-#[inline(always)]
-fn ask<const BEHIND: usize>(from: *const u8) {
-    // SAFETY: a prefetch changes no state that a program can see and never faults (Arm ARM C6.2.248).
-    unsafe {
-        asm!("prfm pldl1strm, [{0}, #{1}]", in(reg) from, const BEHIND, options(readonly, nostack, preserves_flags));
-    }
-}
-
 /// Asks for the cache lines of the block that lies [`AHEAD`].
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
@@ -459,31 +483,31 @@ fn prefetch<F: Block32>(block: *const u8) {
         (TILE * F::BYTES).div_ceil(64)
     }
     if lines::<F>() > 0 {
-        ask::<{ AHEAD }>(block)
+        neon::prefetch::<{ AHEAD }>(block)
     }
     if lines::<F>() > 1 {
-        ask::<{ AHEAD + 64 }>(block)
+        neon::prefetch::<{ AHEAD + 64 }>(block)
     }
     if lines::<F>() > 2 {
-        ask::<{ AHEAD + 128 }>(block)
+        neon::prefetch::<{ AHEAD + 128 }>(block)
     }
     if lines::<F>() > 3 {
-        ask::<{ AHEAD + 192 }>(block)
+        neon::prefetch::<{ AHEAD + 192 }>(block)
     }
     if lines::<F>() > 4 {
-        ask::<{ AHEAD + 256 }>(block)
+        neon::prefetch::<{ AHEAD + 256 }>(block)
     }
     if lines::<F>() > 5 {
-        ask::<{ AHEAD + 320 }>(block)
+        neon::prefetch::<{ AHEAD + 320 }>(block)
     }
     if lines::<F>() > 6 {
-        ask::<{ AHEAD + 384 }>(block)
+        neon::prefetch::<{ AHEAD + 384 }>(block)
     }
     if lines::<F>() > 7 {
-        ask::<{ AHEAD + 448 }>(block)
+        neon::prefetch::<{ AHEAD + 448 }>(block)
     }
     if lines::<F>() > 8 {
-        ask::<{ AHEAD + 512 }>(block)
+        neon::prefetch::<{ AHEAD + 512 }>(block)
     }
 }
 

@@ -12,6 +12,23 @@ fn row_of(tile: &[u8], row: usize) -> &[u8] {
     &tile[row * bytes..][..bytes]
 }
 
+/// Every row of the tiles, which are of rows of so many bytes, times every column: `dot(row, column)`.
+fn multiply_rows(
+    tiles: &[u8],
+    row_bytes: usize,
+    columns: usize,
+    sums: &mut [Sums],
+    dot: impl Fn(&[u8], usize) -> f32,
+) {
+    for (tile, sums) in tiles.chunks_exact(TILE * row_bytes).zip(sums.chunks_exact_mut(columns)) {
+        for (row, bytes) in tile.chunks_exact(row_bytes).enumerate() {
+            for (column, sums) in sums.iter_mut().enumerate() {
+                sums[row] = dot(bytes, column);
+            }
+        }
+    }
+}
+
 /// 32-bit floats.
 pub struct F32;
 
@@ -44,18 +61,21 @@ impl Format for F32 {
         Self::dequantize(row_of(tile, row), weights);
     }
 
-    fn multiply(level: Level, tile: &[u8], inputs: &Inputs, first: usize, sums: &mut [Sums]) {
-        for row in 0..TILE {
-            let bytes = row_of(tile, row);
+    fn multiply(
+        level: Level,
+        tiles: &[u8],
+        inputs: &Inputs,
+        first: usize,
+        columns: usize,
+        sums: &mut [Sums],
+    ) {
+        multiply_rows(tiles, 4 * inputs.columns(), columns, sums, |row, column| {
             // Floats of a model file are 4-byte aligned and so need no copy; if ever not, the definition serves.
-            let floats = <[f32] as zerocopy::FromBytes>::ref_from_bytes(bytes);
-            for (column, sums) in sums.iter_mut().enumerate() {
-                sums[row] = match floats {
-                    Ok(floats) => dot(level, floats, inputs.floats(first + column)),
-                    Err(_) => Self::dot(bytes, inputs, first + column),
-                };
+            match <[f32] as zerocopy::FromBytes>::ref_from_bytes(row) {
+                Ok(floats) => dot(level, floats, inputs.floats(first + column)),
+                Err(_) => Self::dot(row, inputs, first + column),
             }
-        }
+        });
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {
@@ -95,17 +115,20 @@ impl Format for F16 {
         Self::dequantize(row_of(tile, row), weights);
     }
 
-    fn multiply(level: Level, tile: &[u8], inputs: &Inputs, first: usize, sums: &mut [Sums]) {
-        for row in 0..TILE {
-            let bytes = row_of(tile, row);
-            let halves = <[u16] as zerocopy::FromBytes>::ref_from_bytes(bytes);
-            for (column, sums) in sums.iter_mut().enumerate() {
-                sums[row] = match halves {
-                    Ok(halves) => dot_half(level, halves, inputs.floats(first + column)),
-                    Err(_) => Self::dot(bytes, inputs, first + column),
-                };
+    fn multiply(
+        level: Level,
+        tiles: &[u8],
+        inputs: &Inputs,
+        first: usize,
+        columns: usize,
+        sums: &mut [Sums],
+    ) {
+        multiply_rows(tiles, 2 * inputs.columns(), columns, sums, |row, column| {
+            match <[u16] as zerocopy::FromBytes>::ref_from_bytes(row) {
+                Ok(halves) => dot_half(level, halves, inputs.floats(first + column)),
+                Err(_) => Self::dot(row, inputs, first + column),
             }
-        }
+        });
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {

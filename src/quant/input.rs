@@ -43,7 +43,7 @@ pub struct Inputs {
     quants: Vec<Quants>,
     scales: Vec<f32>,
     sums: Vec<f32>,
-    totals: Vec<i32>,
+    deficits: Vec<i32>,
     columns: usize,
     count: usize,
 }
@@ -65,8 +65,8 @@ pub struct Block<'a> {
     pub scale: f32,
     /// Scale × sum of the quants: what a format with a minimum multiplies it by.
     pub sum: f32,
-    /// Sum of the quants.
-    pub total: i32,
+    /// Sum of the quants, its sign turned: times what a format takes off its quants, that is what its sums lack.
+    pub deficit: i32,
 }
 
 /// Columns of one group as kernels walk them: pointers to what belongs to block 0 of the first of them.
@@ -78,8 +78,8 @@ pub struct Lanes<'a> {
     pub scales: *const f32,
     /// Scale × sum, as the scales.
     pub sums: *const f32,
-    /// Sums, as the scales.
-    pub totals: *const i32,
+    /// Sums with their sign turned, as the scales.
+    pub deficits: *const i32,
     /// Columns of the whole group.
     pub width: usize,
     /// Blocks of a column.
@@ -98,7 +98,7 @@ impl Inputs {
             quants: reserved(blocks, Quants([0; BLOCK]))?,
             scales: reserved(blocks + PAD, 0.0)?,
             sums: reserved(blocks + PAD, 0.0)?,
-            totals: reserved(blocks + PAD, 0)?,
+            deficits: reserved(blocks + PAD, 0)?,
             columns: 0,
             count: 0,
         })
@@ -143,7 +143,7 @@ impl Inputs {
             quants: &self.quants[at].0,
             scale: self.scales[at],
             sum: self.sums[at],
-            total: self.totals[at],
+            deficit: self.deficits[at],
         }
     }
 
@@ -163,7 +163,7 @@ impl Inputs {
             quants: self.quants[at..].as_ptr().cast(),
             scales: self.scales[at..].as_ptr(),
             sums: self.sums[at..].as_ptr(),
-            totals: self.totals[at..].as_ptr(),
+            deficits: self.deficits[at..].as_ptr(),
             width: GROUP.min(self.count - first / GROUP * GROUP),
             blocks: self.blocks(),
             _inputs: PhantomData,
@@ -256,7 +256,7 @@ struct Slots<'a> {
     quants: *mut Quants,
     scales: *mut f32,
     sums: *mut f32,
-    totals: *mut i32,
+    deficits: *mut i32,
     columns: usize,
     count: usize,
     _inputs: PhantomData<&'a mut Inputs>,
@@ -274,7 +274,7 @@ impl<'a> Slots<'a> {
             quants: inputs.quants.as_mut_ptr(),
             scales: inputs.scales.as_mut_ptr(),
             sums: inputs.sums.as_mut_ptr(),
-            totals: inputs.totals.as_mut_ptr(),
+            deficits: inputs.deficits.as_mut_ptr(),
             columns: inputs.columns,
             count: inputs.count,
             _inputs: PhantomData,
@@ -300,7 +300,7 @@ impl<'a> Slots<'a> {
                 let (scale, total) = quantize::block(self.level, values, quants);
                 *self.scales.add(at) = scale;
                 *self.sums.add(at) = scale * total as f32;
-                *self.totals.add(at) = total;
+                *self.deficits.add(at) = -total;
             }
         }
     }
@@ -334,7 +334,7 @@ mod tests {
                         let back = f32::from(quant) * got.scale;
                         assert!((back - value(column, block * 32 + i)).abs() <= got.scale * 0.51);
                     }
-                    assert_eq!(got.total, got.quants.iter().map(|&q| i32::from(q)).sum());
+                    assert_eq!(-got.deficit, got.quants.iter().map(|&q| i32::from(q)).sum::<i32>());
                     assert_eq!(got.sum, got.scale * got.total as f32);
                 }
                 assert_eq!(inputs.floats(column)[99], value(column, 99));

@@ -55,8 +55,9 @@ pub trait Format {
     fn arrange(rows: &[u8], tile: &mut [u8]);
     /// Expands one row of a tile.
     fn dequantize_arranged(tile: &[u8], row: usize, weights: &mut [f32]);
-    /// A tile times the columns from `first` on, one for each of `sums`; all of one group.
-    fn multiply(level: Level, tile: &[u8], inputs: &Inputs, first: usize, sums: &mut [Sums]);
+    /// Some tiles, one after the other, times `columns` columns from `first` on, all of one group: `sums` gets those of
+    /// the first tile with each column, then those of the second, and so on.
+    fn multiply(level: Level, tiles: &[u8], inputs: &Inputs, first: usize, columns: usize, sums: &mut [Sums]);
     /// Packs weights into blocks, for tests and synthetic models. Rounds to nearest; not meant to be the best
     /// quantizer of the format.
     fn quantize(weights: &[f32], row: &mut alloc::vec::Vec<u8>);
@@ -82,7 +83,7 @@ pub struct Row {
     /// [`Format::dequantize_arranged`].
     pub dequantize_arranged: fn(&[u8], usize, &mut [f32]),
     /// [`Format::multiply`].
-    pub multiply: fn(Level, &[u8], &Inputs, usize, &mut [Sums]),
+    pub multiply: fn(Level, &[u8], &Inputs, usize, usize, &mut [Sums]),
     /// [`Format::quantize`].
     pub quantize: fn(&[f32], &mut alloc::vec::Vec<u8>),
 }
