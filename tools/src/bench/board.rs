@@ -34,6 +34,9 @@ pub fn run(args: &Args, machine: Machine) -> Result<String> {
     eprintln!("the board has booted: {command}");
     let (text, csv) = split_csv(&board.ask(&command, BENCH)?)?;
     println!("{text}");
-    println!("\nTimes are this emulator's and say nothing about a board; what a token costs is right.");
+    println!(
+        "\nTimes, cycles, sleeps and interrupts are the emulator's and say nothing about a board; barriers, \
+         allocations and copies are a board's."
+    );
     Ok(csv)
 }
