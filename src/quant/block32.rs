@@ -110,9 +110,17 @@ impl<F: Block32> Format for F {
                 for (half, bytes) in head.as_chunks::<2>().0.iter().enumerate() {
                     out[2 * (half * TILE + row)..][..2].copy_from_slice(bytes);
                 }
+                // Four words of four rows at once, where they can be had.
+                if cfg!(target_arch = "aarch64") && words::<F>() % 4 == 0 {
+                    continue;
+                }
                 for (word, bytes) in data.as_chunks::<4>().0.iter().enumerate() {
                     out[word_at::<F>(row, word)..][..4].copy_from_slice(bytes);
                 }
+            }
+            #[cfg(target_arch = "aarch64")]
+            if words::<F>() % 4 == 0 {
+                transpose::<F>(rows, row_bytes, index, out);
             }
         }
     }
@@ -174,6 +182,35 @@ impl<F: Block32> Format for F {
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {
         <F as Block32>::quantize(weights, row);
+    }
+}
+
+/// Puts the words of block `index` of 16 rows where they belong in a block of a tile.
+#[cfg(target_arch = "aarch64")]
+fn transpose<F: Block32>(rows: &[u8], row_bytes: usize, index: usize, out: &mut [u8]) {
+    let data = index * F::BYTES + 2 * halves::<F>();
+    assert!(data + 4 * words::<F>() <= row_bytes && rows.len() >= TILE * row_bytes, "the block is in every row");
+    assert!(out.len() >= TILE * F::BYTES, "a block of a tile");
+    for quad in 0..TILE / 4 {
+        for word in (0..words::<F>()).step_by(4) {
+            // SAFETY: four words of each row of the quad, and their four vectors in the tile: see above.
+            unsafe {
+                let row = |i: usize| {
+                    let at = (4 * quad + i) * row_bytes + data + 4 * word;
+                    vreinterpretq_s32_s8(neon::load(rows.as_ptr().add(at)))
+                };
+                let (even, odd) = ([row(0), row(1)], [row(2), row(3)]);
+                let pairs = [vtrn1q_s32(even[0], even[1]), vtrn2q_s32(even[0], even[1])];
+                let others = [vtrn1q_s32(odd[0], odd[1]), vtrn2q_s32(odd[0], odd[1])];
+                let wide = |v: int32x4_t| vreinterpretq_s64_s32(v);
+                let narrow = |v: int64x2_t| vreinterpretq_f32_s64(v);
+                let to = out.as_mut_ptr().add(word_at::<F>(4 * quad, word)).cast::<f32>();
+                neon::store_floats(to, narrow(vtrn1q_s64(wide(pairs[0]), wide(others[0]))));
+                neon::store_floats(to.add(4), narrow(vtrn1q_s64(wide(pairs[1]), wide(others[1]))));
+                neon::store_floats(to.add(8), narrow(vtrn2q_s64(wide(pairs[0]), wide(others[0]))));
+                neon::store_floats(to.add(12), narrow(vtrn2q_s64(wide(pairs[1]), wide(others[1]))));
+            }
+        }
     }
 }
 
