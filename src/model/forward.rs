@@ -18,6 +18,8 @@ const ATTENTION_TOKENS: usize = 4;
 /// Runs `tokens` (each below the vocabulary) at positions `position` and on through all layers. Leaves their
 /// hidden states in `s.x`, one after the other, and their keys and values in the cache.
 ///
+/// `done(layers)` is told after each layer.
+///
 /// Every position goes through the same operations in the same order however many are run at once. There are five
 /// jobs for the pool in a layer: q, k and v; attention; output; gate and up; down. Between them the caller alone
 /// prepares a token's next input; many tokens' are prepared by all, in jobs of their own.
@@ -28,6 +30,7 @@ pub fn layers(
     tokens: &[u32],
     position: usize,
     runtime: &Runtime<'_>,
+    done: &mut dyn FnMut(usize),
 ) -> Result<(), Stopped> {
     let (spec, weights, level, pool) = (&model.spec, &model.weights, model.level, runtime.pool);
     let count = tokens.len();
@@ -79,6 +82,7 @@ pub fn layers(
         let (gate, up) = (weights.view(&layer.gate), weights.view(&layer.up));
         matmul::gated(pool, level, s.gated, gate, up, s.inputs, elementwise::silu_gate);
         matmul_add(pool, level, s.x, weights.view(&layer.down), s.gated);
+        done(index + 1);
     }
     Ok(())
 }

@@ -189,7 +189,10 @@ impl<F: Block32> Format for F {
 #[cfg(target_arch = "aarch64")]
 fn transpose<F: Block32>(rows: &[u8], row_bytes: usize, index: usize, out: &mut [u8]) {
     let data = index * F::BYTES + 2 * halves::<F>();
-    assert!(data + 4 * words::<F>() <= row_bytes && rows.len() >= TILE * row_bytes, "the block is in every row");
+    assert!(
+        data + 4 * words::<F>() <= row_bytes && rows.len() >= TILE * row_bytes,
+        "the block is in every row"
+    );
     assert!(out.len() >= TILE * F::BYTES, "a block of a tile");
     for quad in 0..TILE / 4 {
         for word in (0..words::<F>()).step_by(4) {

@@ -79,14 +79,14 @@ impl Session {
         self.feed_reporting(tokens, runtime, &mut |_| {})
     }
 
-    /// [`Self::feed`] that tells after each batch how many tokens are done.
+    /// [`Self::feed`] that tells how many tokens are done, as if those of a batch were done one after the other.
     pub fn feed_reporting(
         &mut self,
         tokens: &[u32],
         runtime: &Runtime<'_>,
         report: &mut dyn FnMut(usize),
     ) -> Result<&mut [f32], SessionError> {
-        let last = self.run(tokens, 1, runtime, &mut |_, _, done| report(done))?;
+        let last = self.run(tokens, 1, runtime, report, &mut |_, _, _| {})?;
         forward::head(&self.model, &mut self.scratch, last, runtime);
         Ok(&mut self.scratch.logits)
     }
@@ -107,7 +107,7 @@ impl Session {
         let wanted = best.len();
         assert!((1..=GROUP).contains(&wanted), "a group at most");
         assert!(wanted <= tokens.len().max(1), "a token for each");
-        let last = self.run(tokens, wanted, runtime, &mut |_, _, done| report(done))?;
+        let last = self.run(tokens, wanted, runtime, report, &mut |_, _, _| {})?;
         forward::likeliest(&self.model, &mut self.scratch, last + 1 - wanted, best, runtime);
         Ok(())
     }
@@ -120,7 +120,7 @@ impl Session {
         show: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), SessionError> {
         let (model, start) = (self.model.clone(), self.tokens.len());
-        self.run(tokens, 1, runtime, &mut |scratch, count, done| {
+        self.run(tokens, 1, runtime, &mut |_| {}, &mut |scratch, count, done| {
             for index in 0..count {
                 forward::head(&model, scratch, index, runtime);
                 show(start + done - count + index, &scratch.logits);
@@ -130,12 +130,14 @@ impl Session {
     }
 
     /// Runs all tokens in batches, the last of which has at least the last `together` tokens; `after(scratch, tokens of
-    /// this batch, tokens done)`. Gives the index of the last token in its batch.
+    /// this batch, tokens done)`. A batch of many tokens takes a board long, so `report(tokens done)` counts the layers
+    /// that they have gone through. Gives the index of the last token in its batch.
     fn run(
         &mut self,
         tokens: &[u32],
         together: usize,
         runtime: &Runtime<'_>,
+        report: &mut dyn FnMut(usize),
         after: &mut dyn FnMut(&mut Scratch, usize, usize),
     ) -> Result<usize, SessionError> {
         let start = self.tokens.len();
@@ -158,8 +160,17 @@ impl Session {
             let (batch, after_it) = rest.split_at(size);
             rest = after_it;
             let position = self.tokens.len();
-            let ran =
-                forward::layers(&self.model, &mut self.scratch, &mut self.cache, batch, position, runtime);
+            let layers = self.model.spec().layers;
+            let mut told = position - start;
+            let mut layer_done = |layer: usize| {
+                let done = position - start + batch.len() * layer / layers;
+                if done > told {
+                    told = done;
+                    report(done);
+                }
+            };
+            let (scratch, cache) = (&mut self.scratch, &mut self.cache);
+            let ran = forward::layers(&self.model, scratch, cache, batch, position, runtime, &mut layer_done);
             if let Err(Stopped) = ran {
                 self.tokens.truncate(start);
                 return Err(SessionError::Stopped);
