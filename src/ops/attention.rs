@@ -150,6 +150,7 @@ fn add_scaled_body<M: Fused>(out: &mut [f32], value: &[u16], weight: f32) {
 /// # Safety
 /// `out` and `q` are `G` heads of one size, `keys` and `values` equally many positions of that size.
 #[cfg(target_arch = "aarch64")]
+#[inline(never)] // so that its machine code has a name, which a test looks up
 #[target_feature(enable = "neon")]
 unsafe fn heads_neon<const G: usize>(out: &mut [f32], q: &[f32], keys: &[u16], values: &[u16], scale: f32) {
     let size = q.len() / G;

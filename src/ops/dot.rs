@@ -99,6 +99,7 @@ fn to_half_body<M: Fused>(halves: &mut [u16], floats: &[f32]) {
 }
 
 #[cfg(target_arch = "aarch64")]
+#[inline(never)] // so that its machine code has a name, which a test looks up
 #[target_feature(enable = "neon")]
 fn dot_neon(a: &[f32], b: &[f32]) -> f32 {
     let ((a_whole, a_rest), (b_whole, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
@@ -113,6 +114,7 @@ fn dot_neon(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[cfg(target_arch = "aarch64")]
+#[inline(never)] // so that its machine code has a name, which a test looks up
 #[target_feature(enable = "neon")]
 fn dot_half_neon(half: &[u16], b: &[f32]) -> f32 {
     let ((half_whole, half_rest), (b_whole, b_rest)) = (half.as_chunks::<LANES>(), b.as_chunks::<LANES>());
@@ -153,6 +155,7 @@ fn sum_neon(low: float32x4_t, high: float32x4_t, rest: impl ExactSizeIterator<It
 }
 
 #[cfg(target_arch = "aarch64")]
+#[inline(never)] // so that its machine code has a name, which a test looks up
 #[target_feature(enable = "neon")]
 fn to_half_neon(halves: &mut [u16], floats: &[f32]) {
     let ((whole, rest), (floats_whole, floats_rest)) = (halves.as_chunks_mut::<8>(), floats.as_chunks::<8>());

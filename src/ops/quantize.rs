@@ -72,7 +72,7 @@ fn block_body<M: Fused>(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32
 }
 
 #[cfg(target_arch = "aarch64")]
-#[inline]
+#[inline(never)] // so that its machine code has a name, which a test looks up
 #[target_feature(enable = "neon")]
 fn block_neon(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, i32) {
     let from = values.as_ptr();

@@ -37,14 +37,16 @@ enum Part {
     Boot,
     /// Instructions a token, held to the recorded ones
     Bench,
+    /// The kernels' machine code in the image: how it loads, what it spills
+    Code,
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Lint, Self::Host, Self::Neon, Self::Boot, Self::Bench];
+    const ALL: [Self; 6] = [Self::Lint, Self::Host, Self::Neon, Self::Boot, Self::Bench, Self::Code];
 
     fn needs(self) -> &'static [Step] {
         match self {
-            Self::Lint => &[Step::BoardTarget],
+            Self::Lint | Self::Code => &[Step::BoardTarget],
             Self::Host => &[Step::Model],
             Self::Neon => &[Step::TestTarget, Step::User, Step::Model],
             Self::Boot | Self::Bench => &[Step::BoardTarget, Step::System, Step::Model],
@@ -126,6 +128,12 @@ fn carry_out(part: Part, filter: Option<&str>) -> Result<Vec<Outcome>> {
             let threads = ["--test-threads", "2"];
             Ok(vec![timed("instructions a token", || {
                 cargo_test(Toolchain::Current.cargo(), &chosen, filter, &threads)
+            })])
+        }
+        Part::Code => {
+            let chosen = [&THIS_TOOL[..], &["--test", "disassembly"]].concat();
+            Ok(vec![timed("kernels' machine code", || {
+                cargo_test(Toolchain::Current.cargo(), &chosen, filter, &[])
             })])
         }
         Part::Boot => {
