@@ -335,7 +335,7 @@ mod tests {
                         assert!((back - value(column, block * 32 + i)).abs() <= got.scale * 0.51);
                     }
                     assert_eq!(-got.deficit, got.quants.iter().map(|&q| i32::from(q)).sum::<i32>());
-                    assert_eq!(got.sum, got.scale * got.total as f32);
+                    assert_eq!(got.sum, got.scale * -got.deficit as f32);
                 }
                 assert_eq!(inputs.floats(column)[99], value(column, 99));
             }
