@@ -215,7 +215,7 @@ fn table(rows: &[PeerFigure], figures: &[Figure]) -> String {
         ] {
             let millions = ours as f64 / 1e6;
             text += &format!(
-                " {millions:7.1} | {:>6} | {peer:9.1} | {:5.1} |",
+                " {millions:7.2} | {:>6} | {peer:9.1} | {:5.1} |",
                 format!("≤ {target}"),
                 peer / millions
             );
@@ -275,6 +275,6 @@ mod tests {
         assert_eq!(peer.len(), 6);
         let table = table(&peer, &figures);
         assert_eq!(table.lines().count(), 3);
-        assert!(table.contains("|    36.0 |   ≤ 36 |     118.9 |   3.3 |    62.5 |   ≤ 62 |"), "{table}");
+        assert!(table.contains("|   36.00 |   ≤ 36 |     118.9 |   3.3 |   62.50 |   ≤ 62 |"), "{table}");
     }
 }
