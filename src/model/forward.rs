@@ -73,7 +73,7 @@ pub fn layers(
         });
         let attended = &*s.attended;
         s.inputs.fill(pool, wide, count, &|token| &attended[token * wide..][..wide], &|token, first, out| {
-            out.copy_from_slice(&token[first..][..out.len()]);
+            elementwise::copy(out, &token[first..]);
         });
         matmul_add(pool, level, s.x, weights.view(&layer.output), s.inputs);
 

@@ -27,8 +27,12 @@ pub fn add(x: &mut [f32], y: &[f32]) {
     add_each(x, y);
 }
 
-/// `x = y`, without the call that copying a slice is.
+/// `x = y`, as far as `x` goes, without the call that copying a slice is.
+///
+/// # Panics
+/// If `y` is shorter.
 pub fn copy(x: &mut [f32], y: &[f32]) {
+    let y = &y[..x.len()];
     #[cfg(target_arch = "aarch64")]
     {
         let ((x_whole, x_rest), (y_whole, y_rest)) = (x.as_chunks_mut::<8>(), y.as_chunks::<8>());

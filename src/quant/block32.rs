@@ -111,7 +111,7 @@ impl<F: Block32> Format for F {
                     out[2 * (half * TILE + row)..][..2].copy_from_slice(bytes);
                 }
                 // Four words of four rows at once, where they can be had.
-                if cfg!(target_arch = "aarch64") && words::<F>() % 4 == 0 {
+                if cfg!(target_arch = "aarch64") && words::<F>().is_multiple_of(4) {
                     continue;
                 }
                 for (word, bytes) in data.as_chunks::<4>().0.iter().enumerate() {
@@ -119,7 +119,7 @@ impl<F: Block32> Format for F {
                 }
             }
             #[cfg(target_arch = "aarch64")]
-            if words::<F>() % 4 == 0 {
+            if words::<F>().is_multiple_of(4) {
                 transpose::<F>(rows, row_bytes, index, out);
             }
         }
@@ -308,10 +308,10 @@ compiled_twice! {
 
 /// A tile by one column.
 #[cfg(target_arch = "aarch64")]
-type Single = unsafe fn(tile: *const u8, lanes: Lanes<'_>, sums: &mut Sums);
+type Single = unsafe fn(tile: *const u8, lanes: &Lanes<'_>, sums: &mut Sums);
 /// One quad of a tile by several columns.
 #[cfg(target_arch = "aarch64")]
-type Several = unsafe fn(tile: *const u8, quad: usize, lanes: Lanes<'_>, sums: &mut [Sums]);
+type Several = unsafe fn(tile: *const u8, quad: usize, lanes: &Lanes<'_>, sums: &mut [Sums]);
 
 /// The kernels of a level. They need a tile of as many blocks as `lanes` has, 16-byte aligned, and as many columns in
 /// `lanes` as they multiply; and the CPU to have the level's instructions.
@@ -336,7 +336,7 @@ fn multiply_tiles(
 ) {
     let mut done = 0;
     while done < columns {
-        let lanes = inputs.lanes(first + done);
+        let lanes = &inputs.lanes(first + done);
         let (count, several) = match columns - done {
             1 => (1, None),
             2 | 3 => (2, Some(kernels.two)),
@@ -413,7 +413,7 @@ macro_rules! kernels {
 
         /// 16 rows × 1 column.
         #[target_feature(enable = $features)]
-        unsafe fn $one<F: Block32>(tile: *const u8, lanes: Lanes<'_>, sums: &mut Sums) {
+        unsafe fn $one<F: Block32>(tile: *const u8, lanes: &Lanes<'_>, sums: &mut Sums) {
             let mut totals = [vdupq_n_f32(0.0); TILE / 4];
             let mut block = tile;
             for index in 0..lanes.blocks {
@@ -451,10 +451,10 @@ macro_rules! kernels {
         $(
             /// 4 rows × several columns.
             #[target_feature(enable = $features)]
-            unsafe fn $name<F: Block32>(tile: *const u8, quad: usize, lanes: Lanes<'_>, out: &mut [Sums]) {
+            unsafe fn $name<F: Block32>(tile: *const u8, quad: usize, lanes: &Lanes<'_>, out: &mut [Sums]) {
                 let mut totals = [vdupq_n_f32(0.0); $columns];
                 let mut block = tile;
-                let Lanes { quants: mut x, mut scales, mut sums, mut deficits, width, blocks, .. } = lanes;
+                let Lanes { quants: mut x, mut scales, mut sums, mut deficits, width, blocks, .. } = *lanes;
                 for _ in 0..blocks {
                     // SAFETY: a block of the tile and of the columns, which the caller promised; behind the scales
                     // and sums of the last column there is room for three more.
