@@ -3,7 +3,8 @@
 use crate::chat::{Role, Template, Turn};
 use crate::model::Model;
 use crate::sampler::{Sampler, Settings};
-use crate::session::{Runtime, Session, SessionError};
+use crate::session::{GROUP, Runtime, Session, SessionError};
+use crate::speculate::{Drafter, Speculation};
 use crate::tokenizer::Utf8Stream;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -45,13 +46,17 @@ pub struct Report {
     pub cached_tokens: usize,
     /// Tokens of the answer.
     pub generated: usize,
-    /// Forward passes of one token; one fewer than `generated` unless the end token came.
+    /// Tokens of the answer that were run, too: all but the last, which is where the answer ended, or all.
     pub decoded: usize,
+    /// Forward passes that this took: fewer where guesses were right.
+    pub passes: usize,
+    /// Tokens that were guessed beforehand.
+    pub drafted: usize,
     /// Time that the prompt took, in nanoseconds.
     pub prefill_nanos: u64,
     /// Time that the answer took, in nanoseconds.
     pub decode_nanos: u64,
-    /// Bytes of weights that a token reads.
+    /// Bytes of weights that a forward pass reads.
     pub weight_bytes: u64,
     /// Why the answer ended.
     pub reason: Stop,
@@ -68,7 +73,15 @@ impl Report {
     }
     /// Gigabytes (10⁹) of weights read a second while decoding.
     pub fn gigabytes_per_second(&self) -> f64 {
-        self.decode_rate() * self.weight_bytes as f64 / 1e9
+        rate(self.passes, self.decode_nanos) * self.weight_bytes as f64 / 1e9
+    }
+    /// Guessed tokens that the model agreed with.
+    pub fn accepted(&self) -> usize {
+        self.decoded.saturating_sub(self.passes)
+    }
+    /// Tokens that a forward pass gave on average: 1 where nothing was guessed.
+    pub fn tokens_per_pass(&self) -> f64 {
+        self.decoded as f64 / self.passes.max(1) as f64
     }
 }
 
@@ -80,6 +93,7 @@ fn rate(tokens: usize, nanos: u64) -> f64 {
 pub struct Conversation {
     session: Session,
     sampler: Sampler,
+    speculation: Speculation,
     template: &'static Template,
     system: Option<String>,
     turns: Vec<(Role, String)>,
@@ -97,6 +111,7 @@ impl Conversation {
             template: model.template(),
             session: Session::new(model, context)?,
             sampler,
+            speculation: Speculation::default(),
             system: None,
             turns: Vec::new(),
             rendered: String::new(),
@@ -123,6 +138,15 @@ impl Conversation {
     /// Chooses tokens in another way from now on; the random sequence starts anew from the seed.
     pub fn set_sampling(&mut self, sampling: Settings) {
         self.sampler.set(sampling);
+    }
+    /// Whether tokens are guessed beforehand.
+    pub fn speculation(&self) -> Speculation {
+        self.speculation
+    }
+    /// Sets how many tokens are guessed beforehand, where the likeliest token is always the next one. The text is the
+    /// same for all.
+    pub fn set_speculation(&mut self, speculation: Speculation) {
+        self.speculation = speculation;
     }
     /// The system message, if one was set; else the template's own applies.
     pub fn system(&self) -> Option<&str> {
@@ -248,6 +272,8 @@ impl Conversation {
             cached_tokens: before,
             generated: 0,
             decoded: 0,
+            passes: 0,
+            drafted: 0,
             prefill_nanos: 0,
             decode_nanos: 0,
             weight_bytes: model.weight_bytes(),
@@ -257,8 +283,16 @@ impl Conversation {
         let total = new.len();
         sink(Event::Prefill { done: 0, total });
         let mut progress = |done| sink(Event::Prefill { done, total });
-        match self.session.feed_reporting(new, runtime, &mut progress) {
-            Ok(_) => {}
+        let likeliest = self.sampler.settings().takes_likeliest();
+        // Where the likeliest token is always the next one: what comes after each token of the last pass.
+        let mut next = [0; GROUP];
+        let fed = if likeliest {
+            self.session.feed_likeliest(new, &mut next[..1], runtime, &mut progress)
+        } else {
+            self.session.feed_reporting(new, runtime, &mut progress).map(|_| ())
+        };
+        match fed {
+            Ok(()) => {}
             Err(SessionError::Stopped) => {
                 report.reason = Stop::Interrupted;
                 report.prompt_tokens = 0;
@@ -269,47 +303,69 @@ impl Conversation {
         self.pending.clear();
         let middle = (runtime.nanos)();
         report.prefill_nanos = middle.saturating_sub(start);
+        let speculation = if likeliest { self.speculation } else { Speculation::Off };
+        let mut drafter = Drafter::new(speculation, model.level());
         let mut characters = Utf8Stream::new();
-        loop {
+        let mut pass = [0; GROUP];
+        // Tokens run that belong to the text so far; those past them were right guesses that are about to be shown.
+        let mut kept = self.session.position();
+        let answer = kept;
+        let mut sure = 1;
+        report.reason = 'answer: loop {
+            for (index, token) in next[..sure].iter_mut().enumerate() {
+                kept += usize::from(index > 0);
+                self.pending.clear();
+                if report.generated == limit {
+                    break 'answer Stop::Limit;
+                }
+                if (runtime.stop)() {
+                    break 'answer Stop::Interrupted;
+                }
+                if !likeliest {
+                    let (logits, recent) = self.session.logits_and_tokens();
+                    *token = self.sampler.sample(logits, recent);
+                }
+                let token = *token;
+                if tokenizer.is_end(token) {
+                    break 'answer Stop::End;
+                }
+                report.generated += 1;
+                let piece = if tokenizer.is_special(token) { &[][..] } else { tokenizer.piece(token) };
+                let text = characters.push(piece);
+                if !text.is_empty() {
+                    sink(Event::Text(text));
+                }
+                self.pending.push(token);
+            }
             if report.generated == limit {
-                break;
+                break Stop::Limit;
             }
-            if (runtime.stop)() {
-                report.reason = Stop::Interrupted;
-                break;
-            }
-            let (logits, recent) = self.session.logits_and_tokens();
-            let token = self.sampler.sample(logits, recent);
-            if tokenizer.is_end(token) {
-                report.reason = Stop::End;
-                break;
-            }
-            report.generated += 1;
-            let piece = if tokenizer.is_special(token) { &[][..] } else { tokenizer.piece(token) };
-            let text = characters.push(piece);
-            if !text.is_empty() {
-                sink(Event::Text(text));
-            }
-            self.pending.push(token);
-            if report.generated == limit {
-                break;
-            }
-            match self.session.feed(&[token], runtime) {
-                Ok(_) => {
-                    self.pending.clear();
-                    report.decoded += 1;
-                }
-                Err(SessionError::Full { .. }) => {
-                    report.reason = Stop::Context;
-                    break;
-                }
-                Err(SessionError::Stopped) => {
-                    report.reason = Stop::Interrupted;
-                    break;
-                }
+            let room = (limit - report.generated).min(self.session.context() - kept).saturating_sub(1);
+            let count = drafter.draft(self.session.tokens(), next[sure - 1], room, &mut pass);
+            let tokens = &pass[..count];
+            // Nothing is run behind a guessed end, nor the end itself.
+            let end = tokens[1..].iter().position(|&token| tokenizer.is_end(token));
+            let tokens = &tokens[..end.map_or(count, |end| 1 + end)];
+            let fed = if likeliest {
+                self.session.feed_likeliest(tokens, &mut next[..tokens.len()], runtime, &mut |_| {})
+            } else {
+                self.session.feed(tokens, runtime).map(|_| ())
+            };
+            match fed {
+                Ok(()) => {}
+                Err(SessionError::Full { .. }) => break Stop::Context,
+                Err(SessionError::Stopped) => break Stop::Interrupted,
                 Err(error) => return Err(error),
             }
-        }
+            let accepted = tokens[1..].iter().zip(&next).take_while(|(guess, model)| guess == model).count();
+            drafter.learn(tokens.len() - 1, accepted);
+            (report.passes, report.drafted) = (report.passes + 1, report.drafted + tokens.len() - 1);
+            kept += 1;
+            sure = 1 + accepted;
+            self.session.rewind(kept + accepted);
+        };
+        self.session.rewind(kept);
+        report.decoded = kept - answer;
         let rest = characters.finish();
         if !rest.is_empty() {
             sink(Event::Text(&rest));

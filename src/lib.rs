@@ -19,6 +19,7 @@ pub mod sampler;
 pub mod session;
 pub mod simd;
 pub mod source;
+pub mod speculate;
 pub mod synth;
 pub mod tokenizer;
 
@@ -28,6 +29,7 @@ pub use pool::{Alone, Pool};
 pub use session::{Runtime, Session, SessionError};
 pub use simd::Level;
 pub use source::{ByteSource, ReadError};
+pub use speculate::Speculation;
 
 /// FNV-1a, 64 bits (Fowler, Noll and Vo), over the bit patterns of floats: two machines that print the same digest
 /// of their logits computed the same bits.

@@ -41,6 +41,23 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Whether the next token always is the likeliest one, the lowest of equals, whatever came before: then nobody needs
+    /// the logits, and tokens may be guessed beforehand.
+    pub fn takes_likeliest(&self) -> bool {
+        self.is_greedy() && !self.penalises()
+    }
+
+    fn is_greedy(&self) -> bool {
+        !self.temperature.is_finite() || self.temperature <= 0.0 || self.top_k == 1
+    }
+
+    fn penalises(&self) -> bool {
+        let penalty = self.repeat_penalty;
+        penalty != 1.0 && penalty.is_finite() && penalty > 0.0 && self.repeat_last_n > 0
+    }
+}
+
 /// A token that may be drawn.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
@@ -96,7 +113,7 @@ impl Sampler {
         let logits = &mut logits[..known];
         self.penalise(logits, recent);
         let Settings { temperature, top_k, top_p, min_p, .. } = self.settings;
-        if !temperature.is_finite() || temperature <= 0.0 || top_k == 1 {
+        if self.settings.is_greedy() {
             return greedy(logits);
         }
         self.take_top_k(logits, top_k);
@@ -110,7 +127,7 @@ impl Sampler {
     /// section 4.1, with llama.cpp's care for negative logits.
     fn penalise(&mut self, logits: &mut [f32], recent: &[u32]) {
         let Settings { repeat_penalty: penalty, repeat_last_n, .. } = self.settings;
-        if penalty == 1.0 || !penalty.is_finite() || penalty <= 0.0 {
+        if !self.settings.penalises() {
             return;
         }
         let recent = &recent[recent.len().saturating_sub(repeat_last_n)..];

@@ -4,19 +4,23 @@ mod common;
 
 use common::{leak, load};
 use embodios::sampler::{Sampler, Settings};
-use embodios::{Alone, Level, Runtime, Session, quant, synth};
+use embodios::speculate::Policy;
+use embodios::{Alone, Conversation, Level, Runtime, Session, Speculation, quant, synth};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
 
 struct Counting;
 
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// Of this thread: the test harness has others.
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
 
 #[allow(unsafe_code)] // an allocator can't be written without
-// SAFETY: every call goes to the system's allocator; the counter touches no memory of its callers.
+// SAFETY: every call goes to the system's allocator; the counter needs no allocation of its own.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         // SAFETY: the caller's layout, passed on.
         unsafe { System.alloc(layout) }
     }
@@ -39,15 +43,41 @@ fn a_decode_step_and_a_sampled_token_allocate_nothing() {
     let prompt = model.tokenizer().encode("the end and the beginning", true, true);
     session.feed(&prompt, &runtime).unwrap();
 
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = ALLOCATIONS.get();
     for _ in 0..100 {
         let (logits, tokens) = session.logits_and_tokens();
         let token = sampler.sample(logits, tokens);
         session.feed(&[token], &runtime).unwrap();
     }
-    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "allocations in 100 tokens");
+    assert_eq!(ALLOCATIONS.get() - before, 0, "allocations in 100 tokens");
 
     // The counter counts.
     drop(std::hint::black_box(vec![0u8; 100]));
-    assert!(ALLOCATIONS.load(Ordering::Relaxed) > before);
+    assert!(ALLOCATIONS.get() > before);
+}
+
+/// Memory is taken for a prompt, and none for the tokens after it: an answer of 4 takes as much as one of 80.
+#[test]
+fn tokens_of_an_answer_allocate_nothing_sampled_or_likeliest_guessed_or_not() {
+    let model = load(leak(synth::tiny(32, quant::by_name("Q4_1").unwrap())), Level::detect());
+    let runtime = Runtime { pool: &Alone, nanos: &|| 0, stop: &|| false };
+    for (temperature, speculation) in [
+        (0.8, Speculation::Off),
+        (0.0, Speculation::Off),
+        (0.0, Speculation::By(Policy::A72)),
+        (0.0, Speculation::By(Policy::A76)),
+    ] {
+        let settings = Settings { temperature, ..Settings::default() };
+        let mut conversation = Conversation::new(model.clone(), 400, settings).unwrap();
+        conversation.set_speculation(speculation);
+        let mut taken = |limit| {
+            let before = ALLOCATIONS.get();
+            let prompt = "x = x + 1; y = y + 1; x =";
+            let report = conversation.complete(prompt, limit, &runtime, &mut |_| {}).unwrap();
+            assert_eq!(report.generated, limit);
+            assert_eq!(report.drafted > 0, limit == 80 && speculation != Speculation::Off);
+            ALLOCATIONS.get() - before
+        };
+        assert_eq!(taken(80), taken(4), "{temperature}, {speculation:?}");
+    }
 }
