@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
+use embodios::Speculation;
 use embodios::sampler::Settings;
 
 /// The file's name on the card; upper or lower case.
@@ -32,6 +33,8 @@ pub struct Config {
     pub system: Option<String>,
     /// Tokens an answer may have at most.
     pub limit: usize,
+    /// Whether tokens are guessed beforehand, where chance has no say.
+    pub speculation: Speculation,
     /// Which serial port is the console; without one, the board's choice.
     pub console: Option<String>,
 }
@@ -45,6 +48,7 @@ impl Default for Config {
             seed: None,
             system: None,
             limit: 512,
+            speculation: Speculation::Auto,
             console: None,
         }
     }
@@ -141,6 +145,20 @@ pub static KEYS: &[Key] = &[
         accepts: "the most tokens an answer may have, 1 to 1048576",
         set: |c, v| number(v, 1, 1 << 20).map(|v| c.limit = v),
         show: |c| c.limit.to_string(),
+    },
+    Key {
+        name: "speculate",
+        alias: "speculation",
+        accepts: "`auto` (guess ahead at temperature 0: same text, fewer passes) or `off`",
+        set: |c, v| {
+            c.speculation = match v {
+                "auto" | "on" => Speculation::Auto,
+                "off" => Speculation::Off,
+                _ => return None,
+            };
+            Some(())
+        },
+        show: |c| if c.speculation == Speculation::Off { "off" } else { "auto" }.into(),
     },
     Key {
         name: "console",
@@ -367,6 +385,7 @@ repeat_last_n = 32
 seed = 18446744073709551615
 system = \"You are \\\"brief\\\".\\nVery. # not a comment\" # a comment
 limit = 100
+speculate = off
 console = pl011
 ";
         let (config, warnings) = parse(text.as_bytes());
@@ -388,6 +407,7 @@ console = pl011
                 seed: Some(u64::MAX),
                 system: Some("You are \"brief\".\nVery. # not a comment".into()),
                 limit: 100,
+                speculation: Speculation::Off,
                 console: Some("pl011".into()),
             }
         );
@@ -435,7 +455,7 @@ console = pl011
             "EMBODIOS.CFG line 1: there is no setting `tempertaure`: did you mean `temperature`? The line is ignored.",
             "EMBODIOS.CFG line 2: `ctx` can't be `many`: it takes tokens of context, 16 to 1048576, or `auto`. The line is ignored.",
             "EMBODIOS.CFG line 4 is not of the form `key = value`. The line is ignored.",
-            "EMBODIOS.CFG line 5: there is no setting `colour`; there are model, ctx, temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n, seed, system, limit, console. The line is ignored.",
+            "EMBODIOS.CFG line 5: there is no setting `colour`; there are model, ctx, temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n, seed, system, limit, speculate, console. The line is ignored.",
             "EMBODIOS.CFG line 6: `top_p` can't be `1.5`: it takes a share of probability from 0 to 1, 1 for all. The line is ignored.",
             "EMBODIOS.CFG line 7: `temperature` can't be `nan`: it takes a number from 0 (always the likeliest token) to 5. The line is ignored.",
             "EMBODIOS.CFG line 8: `seed` can't be `-1`: it takes a whole number, or `random`. The line is ignored.",

@@ -2,6 +2,7 @@
 
 use crate::host::{self, Engine};
 use anyhow::{Context, Result, ensure};
+use embodios::Speculation;
 use embodios::generate::{Conversation, Event, Report, Stop};
 use embodios::sampler::Settings;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -39,6 +40,9 @@ pub struct Args {
     /// Make tokens that were used lately less likely; 1 for not at all
     #[arg(long, value_name = "FACTOR", allow_negative_numbers = true, value_parser = |text: &str| between(text, 0.1, 10.0))]
     repeat_penalty: Option<f32>,
+    /// At temperature 0, do not guess tokens ahead: same text, a forward pass for each token
+    #[arg(long)]
+    no_speculation: bool,
     /// Seed of the random choice: same seed, same text [default: another each time]
     #[arg(long)]
     seed: Option<u64>,
@@ -62,6 +66,9 @@ pub fn run(args: &Args) -> Result<()> {
     let mut conversation =
         Conversation::new(Arc::clone(&model), context, settings(args)).map_err(host::said)?;
     conversation.set_system(args.system.clone());
+    if args.no_speculation {
+        conversation.set_speculation(Speculation::Off);
+    }
     host::catch_interrupts()?;
     let answer = |text: &str, conversation: &mut Conversation| -> Result<Report> {
         host::clear_stop();
@@ -157,8 +164,16 @@ fn summarize(report: &Report) {
         Stop::Context => "; the context is full",
         Stop::Interrupted => "; stopped",
     };
+    let passes = match report.drafted {
+        0 => String::new(),
+        drafted => format!(
+            ", {} of {drafted} guesses right: {:.2} tokens a pass",
+            report.accepted(),
+            report.tokens_per_pass()
+        ),
+    };
     eprintln!(
-        "{dim}[{} tokens read after {} kept, {:.1} tokens/s; {} written, {:.1} tokens/s, {:.2} GB/s of weights{reason}]{normal}",
+        "{dim}[{} tokens read after {} kept, {:.1} tokens/s; {} written, {:.1} tokens/s, {:.2} GB/s of weights{passes}{reason}]{normal}",
         report.prompt_tokens,
         report.cached_tokens,
         report.prefill_rate(),

@@ -30,10 +30,18 @@ pub fn perf(shell: &mut Shell, _: &str) {
         report.decode_rate()
     ));
     shell.say(format_args!(
-        "weights  {:.1} MB a token, {:.2} GB/s while decoding",
+        "weights  {:.1} MB a pass, {:.2} GB/s while decoding",
         report.weight_bytes as f64 / 1e6,
         report.gigabytes_per_second()
     ));
+    if report.drafted > 0 {
+        shell.say(format_args!(
+            "guesses  {} of {} right: {:.2} tokens a pass",
+            report.accepted(),
+            report.drafted,
+            report.tokens_per_pass()
+        ));
+    }
     if let Some(interrupts) = interrupts {
         let tokens = (report.prompt_tokens + report.generated).max(1);
         shell.say(format_args!(

@@ -64,6 +64,7 @@ fn answer(shell: &mut Shell, text: &str, as_turn: bool) {
         }
     };
     let conversation = &mut talker.conversation;
+    conversation.set_speculation(config.speculation);
     let report = on_board(platform, |runtime| {
         if as_turn {
             conversation.say(text, config.limit, runtime, &mut sink)

@@ -50,6 +50,7 @@ pub fn set(shell: &mut Shell, rest: &str) {
                 shell.say("The conversation starts afresh with it.");
             }
         }
+        "speculate" => {} // the next answer asks for it
         _ => {
             let sampling = shell.sampling();
             if let Some(talker) = &mut shell.talker {

@@ -249,6 +249,19 @@ fn plain_text_is_answered_and_the_conversation_goes_on() {
 }
 
 #[test]
+fn guessing_ahead_can_be_switched_off_changes_no_word_and_is_seen_in_perf() {
+    let model = embodios::synth::tiny(32, embodios::quant::by_name("Q4_1").unwrap()); // has much to say
+    let ask = "x = x + 1; y = y + 1; x =";
+    let script = format!("set temp 0\r{ask}\rperf\rset speculate off\rreset\r{ask}\rperf\r");
+    let text = play(&[("tiny.gguf", &model)], &script);
+    let (guessed, plain) = text.split_once("set speculate off").unwrap();
+    assert!(after(guessed, "perf").contains("guesses  "), "{text}");
+    assert!(!after(plain, "perf").contains("guesses  "), "{text}");
+    let answer = |text: &str| after(text, ask).split("\x1b[2m").next().unwrap().to_string();
+    assert_eq!(answer(guessed), answer(plain));
+}
+
+#[test]
 fn ctrl_c_stops_an_answer_and_the_conversation_stays_whole() {
     for asked in [0, 1, 2, 3, 5, 8, 20] {
         let script = format!("set limit 100\rhello\rfault ctrl-c {asked}\rtell me\r\x03and on\rperf\r");
