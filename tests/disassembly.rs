@@ -72,7 +72,14 @@ fn decode(word: u32) -> Kind {
         // One structure. With opcode 11x it is repeated in all lanes (ld1r), which puts nothing together.
         if load && word >> 14 & 3 != 3 { Kind::Lane } else { Kind::Other }
     } else if is(0xbe00_0000, 0x0c00_0000) {
-        Kind::Memory { load, bytes: 16, base } // whole vectors as structures
+        // Whole vectors as structures: one to four registers.
+        let registers = match word >> 12 & 15 {
+            0b0111 => 1,
+            0b1000 | 0b1010 => 2,
+            0b0100 | 0b0110 => 3,
+            _ => 4,
+        };
+        Kind::Memory { load, bytes: registers << (3 + (word >> 30 & 1)), base }
     } else if is(0x3a00_0000, 0x2800_0000) {
         // Pairs: both registers' bytes.
         let vector = word >> 26 & 1 == 1;
@@ -235,11 +242,12 @@ fn encodings_are_told_apart() {
         (0x3c9f_0fe1, memory(false, 16, 31)), // str q1, [sp, #-16]!
         (0xacc1_0420, memory(true, 32, 1)),   // ldp q0, q1, [x1], #32
         (0xad3f_07a0, memory(false, 32, 29)), // stp q0, q1, [x29, #-32]
-        (0x4c40_a020, memory(true, 16, 1)),   // ld1 {v0.16b, v1.16b}, [x1]
+        (0x4c40_a020, memory(true, 32, 1)),   // ld1 {v0.16b, v1.16b}, [x1]
         (0x0d40_0c20, Kind::Lane),            // ld1 {v0.b}[3], [x1]
         (0x0ddf_5820, Kind::Lane),            // ld1 {v0.h}[3], [x1], #2
         (0x0d40_9020, Kind::Lane),            // ld1 {v0.s}[1], [x1]
         (0x4d40_c820, Kind::Other),           // ld1r {v0.4s}, [x1]
+        (0x4c40_2010, memory(true, 64, 0)),   // ld1 {v16.16b-v19.16b}, [x0]
         (0x4e07_1ca0, Kind::Lane),            // ins v0.b[3], w5
         (0x6e0c_0420, Kind::Lane),            // ins v0.s[1], v1.s[0]
         (0x4fa2_e820, Kind::Dot),             // sdot v0.4s, v1.16b, v2.4b[3]

@@ -31,7 +31,7 @@ impl Block32 for Q8_0 {
     #[inline(always)]
     unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: eight vectors.
-        unsafe { data.cast::<[int8x16_t; 8]>().read() }
+        unsafe { block32::bytes(data) }
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {
