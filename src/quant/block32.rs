@@ -59,7 +59,7 @@ pub trait Block32 {
     /// The quants of four rows, before [`Self::ZERO`] is taken off: vector `i` is columns `4i` to `4i + 3` of each.
     ///
     /// # Safety
-    /// The data of a quad ([`words`] vectors) must be readable at `data`, which must be 16-byte aligned.
+    /// The data of a quad ([`words`] vectors) must be readable at `data`, which may have any alignment.
     #[cfg(target_arch = "aarch64")]
     unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8];
     /// [`Format::quantize`].
@@ -147,9 +147,9 @@ impl<F: Block32> Format for F {
         );
         assert!(first + columns <= inputs.count(), "columns that there are");
         match level {
-            // A file with an odd alignment: right, and slow.
+            // Tensors of a GGUF file lie at multiples of 8 at least; elsewhere it is right, and slow.
             #[cfg(target_arch = "aarch64")]
-            _ if !tiles.as_ptr().cast::<int8x16_t>().is_aligned() => {
+            _ if !tiles.as_ptr().cast::<u64>().is_aligned() => {
                 multiply_plain::<F>(level, tiles, tile_bytes, inputs, first, columns, sums);
             }
             #[cfg(target_arch = "aarch64")]
@@ -243,7 +243,7 @@ unsafe fn four(from: *const int8x16_t) -> [int8x16_t; 4] {
 /// A quad of nibbles: the low ones of a word are columns 0 to 15 of a block, the high ones 16 to 31.
 ///
 /// # Safety
-/// Four vectors must be readable at `data`, which must be 16-byte aligned.
+/// Four vectors must be readable at `data`, at any alignment.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
 pub unsafe fn nibbles(data: *const int8x16_t) -> [int8x16_t; 8] {
@@ -340,7 +340,7 @@ type Single = unsafe fn(tile: *const u8, lanes: &Lanes<'_>, sums: &mut Sums);
 #[cfg(target_arch = "aarch64")]
 type Several = unsafe fn(tile: *const u8, quad: usize, lanes: &Lanes<'_>, sums: &mut [Sums]);
 
-/// The kernels of a level. They need a tile of as many blocks as `lanes` has, 16-byte aligned, and as many columns in
+/// The kernels of a level. They need a tile of as many blocks as `lanes` has, 8-byte aligned, and as many columns in
 /// `lanes` as they multiply; and the CPU to have the level's instructions.
 #[cfg(target_arch = "aarch64")]
 struct Kernels {
