@@ -20,15 +20,20 @@
 use super::input::{BLOCK, Inputs};
 use super::{Format, Sums, TILE};
 use crate::simd::Level;
-use crate::simd::fused::{Fused, Soft, compiled_twice};
+use crate::simd::fused::{Fused, Soft};
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
 use super::input::Lanes;
 #[cfg(target_arch = "aarch64")]
 use crate::simd::neon;
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::__m256i;
 #[cfg(target_arch = "aarch64")]
 use core::arch::{aarch64::*, asm};
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
 
 /// A block, unpacked.
 pub struct Unpacked {
@@ -62,6 +67,12 @@ pub trait Block32 {
     /// The data of a quad ([`words`] vectors) must be readable at `data`, which may have any alignment.
     #[cfg(target_arch = "aarch64")]
     unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8];
+    /// The same for a PC, two vectors a register. Where [`Self::NARROW`] says so, they are unsigned bytes.
+    ///
+    /// # Safety
+    /// The data of a quad must be readable at `data`, and the CPU have AVX2.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn pairs(data: *const __m256i) -> [__m256i; 4];
     /// [`Format::quantize`].
     fn quantize(weights: &[f32], row: &mut Vec<u8>);
 }
@@ -96,7 +107,7 @@ impl<F: Block32> Format for F {
     fn dot(row: &[u8], inputs: &Inputs, column: usize) -> f32 {
         let mut total = 0.0;
         for (index, block) in row.chunks_exact(F::BYTES).enumerate() {
-            total = add_block::<Soft, F>(total, &F::unpack(block), inputs, column, index);
+            total = add_block::<F>(total, &F::unpack(block), inputs, column, index);
         }
         total
     }
@@ -150,7 +161,7 @@ impl<F: Block32> Format for F {
             // Tensors of a GGUF file lie at multiples of 8 at least; elsewhere it is right, and slow.
             #[cfg(target_arch = "aarch64")]
             _ if !tiles.as_ptr().cast::<u64>().is_aligned() => {
-                multiply_plain::<F>(level, tiles, tile_bytes, inputs, first, columns, sums);
+                multiply_plain::<F>(tiles, tile_bytes, inputs, first, columns, sums);
             }
             #[cfg(target_arch = "aarch64")]
             Level::Neon(_) => {
@@ -176,7 +187,10 @@ impl<F: Block32> Format for F {
                     sums,
                 );
             }
-            _ => multiply_plain::<F>(level, tiles, tile_bytes, inputs, first, columns, sums),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the level proves the instructions; tiles and columns have been checked above.
+            Level::Fma(_) => unsafe { avx2::multiply::<F>(tiles, tile_bytes, inputs, first, columns, sums) },
+            _ => multiply_plain::<F>(tiles, tile_bytes, inputs, first, columns, sums),
         }
     }
 
@@ -293,21 +307,15 @@ fn unpack_arranged<F: Block32>(tile: &[u8], row: usize) -> Unpacked {
 
 /// What a block adds to its row's accumulator.
 #[inline(always)]
-fn add_block<M: Fused, F: Block32>(
-    total: f32,
-    block: &Unpacked,
-    inputs: &Inputs,
-    column: usize,
-    index: usize,
-) -> f32 {
+fn add_block<F: Block32>(total: f32, block: &Unpacked, inputs: &Inputs, column: usize, index: usize) -> f32 {
     let x = inputs.block(column, index);
     let sum: i32 = block.quants.iter().zip(x.quants).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
-    let total = M::madd(sum as f32, block.scale * x.scale, total);
-    if F::MINIMUM { M::madd(block.minimum, x.sum, total) } else { total }
+    let total = Soft::madd(sum as f32, block.scale * x.scale, total);
+    if F::MINIMUM { Soft::madd(block.minimum, x.sum, total) } else { total }
 }
 
-#[inline(always)]
-fn multiply_body<M: Fused, F: Block32>(
+/// The definition, tile by tile: for CPUs that nothing else is written for.
+fn multiply_plain<F: Block32>(
     tiles: &[u8],
     tile_bytes: usize,
     inputs: &Inputs,
@@ -321,16 +329,11 @@ fn multiply_body<M: Fused, F: Block32>(
             for row in 0..TILE {
                 let block = unpack_arranged::<F>(block, row);
                 for (column, sums) in sums.iter_mut().enumerate() {
-                    sums[row] = add_block::<M, F>(sums[row], &block, inputs, first + column, index);
+                    sums[row] = add_block::<F>(sums[row], &block, inputs, first + column, index);
                 }
             }
         }
     }
-}
-
-compiled_twice! {
-    fn multiply_plain[F: Block32](tiles: &[u8], tile_bytes: usize, inputs: &Inputs, first: usize, columns: usize,
-        sums: &mut [Sums]) = multiply_body;
 }
 
 /// A tile by one column.

@@ -3,13 +3,13 @@
 //! Block, 20 bytes: scale and minimum (binary16), then 16 bytes whose low halves are weights 0–15 and whose high
 //! halves are weights 16–31. Source: ggml block layouts (`block_q4_1`).
 
-#[cfg(target_arch = "aarch64")]
-use super::block32;
-use super::block32::{Block32, Unpacked, half};
+use super::block32::{self, Block32, Unpacked, half};
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
 use core::arch::aarch64::int8x16_t;
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::__m256i;
 
 /// The format.
 pub struct Q4_1;
@@ -36,6 +36,13 @@ impl Block32 for Q4_1 {
     unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: four vectors.
         unsafe { block32::nibbles(data) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn pairs(data: *const __m256i) -> [__m256i; 4] {
+        // SAFETY: the caller's promise: 64 bytes.
+        unsafe { block32::avx2::nibbles(data) }
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {

@@ -18,7 +18,7 @@ pub use fused::Fused;
 pub enum Level {
     /// Plain Rust: the definition that the others are judged by.
     Plain,
-    /// Plain Rust compiled for AVX2, FMA and F16C: a PC.
+    /// AVX2, FMA and F16C: a PC. Tiles of its own, everything else plain Rust compiled for these.
     Fma(Fma),
     /// ARMv8.0 Advanced SIMD: Cortex-A72.
     Neon(Neon),
