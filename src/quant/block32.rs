@@ -450,7 +450,7 @@ unsafe fn add_minimums([a, b, c, d]: &mut [float32x4_t; TILE / 4], minimums: *co
 fn then(mut address: *const u8, total: &mut float32x4_t) -> *const u8 {
     // SAFETY: no instruction at all.
     unsafe {
-        asm!("// {0}, {1:v}", inout(reg) address, inout(vreg) *total, options(pure, nomem, nostack, preserves_flags));
+        asm!("// {0}, {1:v}", inout(reg) address, inout(vreg) *total, options(pure, readonly, nostack, preserves_flags));
     }
     address
 }
