@@ -16,11 +16,14 @@ use core::arch::x86_64::*;
 pub unsafe fn nibbles(data: *const __m256i) -> [__m256i; 4] {
     // SAFETY: the caller's promise.
     unsafe {
-        let (mask, bytes) =
-            (_mm256_set1_epi8(0xf), [_mm256_loadu_si256(data), _mm256_loadu_si256(data.add(1))]);
-        let high = bytes.map(|bytes| _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask));
-        let low = bytes.map(|bytes| _mm256_and_si256(bytes, mask));
-        [low[0], low[1], high[0], high[1]]
+        // Written out: in a closure, which has no target features, each of these would be a call.
+        let (mask, a, b) = (_mm256_set1_epi8(0xf), _mm256_loadu_si256(data), _mm256_loadu_si256(data.add(1)));
+        [
+            _mm256_and_si256(a, mask),
+            _mm256_and_si256(b, mask),
+            _mm256_and_si256(_mm256_srli_epi16::<4>(a), mask),
+            _mm256_and_si256(_mm256_srli_epi16::<4>(b), mask),
+        ]
     }
 }
 
@@ -31,7 +34,14 @@ pub unsafe fn nibbles(data: *const __m256i) -> [__m256i; 4] {
 #[inline(always)]
 pub unsafe fn bytes(data: *const __m256i) -> [__m256i; 4] {
     // SAFETY: the caller's promise.
-    unsafe { core::array::from_fn(|i| _mm256_loadu_si256(data.add(i))) }
+    unsafe {
+        [
+            _mm256_loadu_si256(data),
+            _mm256_loadu_si256(data.add(1)),
+            _mm256_loadu_si256(data.add(2)),
+            _mm256_loadu_si256(data.add(3)),
+        ]
+    }
 }
 
 /// Tiles × columns, as [`super::Format::multiply`] has checked them.
