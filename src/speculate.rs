@@ -50,7 +50,7 @@ impl Policy {
     pub const A72: Self = Self { most: 7, least: 3, shortest: 1 };
     /// For a Pi 5.
     pub const A76: Self = Self { most: MOST, least: 3, shortest: 1 };
-    /// For a PC, where a further column takes half as long as the first.
+    /// For a PC, where a further column takes a third as long as the first.
     pub const PC: Self = Self { most: 7, least: 1, shortest: 2 };
     /// No guesses.
     const NONE: Self = Self { most: 0, least: 0, shortest: 1 };

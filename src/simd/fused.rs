@@ -95,7 +95,9 @@ mod hard {
         fn madd4(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
             // SAFETY: as above; arrays and vectors of four floats have the same bytes.
             unsafe {
-                let [a, b, c] = [a, b, c].map(|lanes| transmute::<[f32; 4], __m128>(lanes));
+                // Written out: `map` is not always inlined.
+                let (a, b) = (transmute::<[f32; 4], __m128>(a), transmute::<[f32; 4], __m128>(b));
+                let c = transmute::<[f32; 4], __m128>(c);
                 transmute::<__m128, [f32; 4]>(_mm_fmadd_ps(a, b, c))
             }
         }
