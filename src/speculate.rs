@@ -28,6 +28,8 @@ pub const MOST: usize = GROUP - 1;
 const LONGEST: usize = 8;
 /// Tokens guessed at first.
 const FIRST: usize = 4;
+/// After so many passes in a row whose guesses were all wrong, more than one token has to be the same, until a guess is right.
+const PATIENCE: usize = 6;
 
 /// When to guess, and how many tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +72,8 @@ impl Policy {
 pub struct Drafter {
     policy: Policy,
     next: usize,
+    /// Passes in a row that guessed and had nothing right.
+    in_vain: usize,
 }
 
 impl Drafter {
@@ -82,7 +86,7 @@ impl Drafter {
         };
         policy.most = policy.most.min(MOST);
         policy.least = policy.least.min(policy.most);
-        Self { policy, next: policy.most.min(FIRST) }
+        Self { policy, next: policy.most.min(FIRST), in_vain: 0 }
     }
 
     /// A pass: the current token, which follows `tokens`, and at most `room` tokens that may follow it. Gives how many
@@ -93,7 +97,10 @@ impl Drafter {
         if wanted == 0 {
             return 1;
         }
-        let Some((from, same)) = last_like(tokens, current, self.policy.shortest) else { return 1 };
+        // Text of which nothing recurs is not guessed by single tokens for ever.
+        let shortest =
+            if self.in_vain < PATIENCE { self.policy.shortest } else { self.policy.shortest.max(2) };
+        let Some((from, same)) = last_like(tokens, current, shortest) else { return 1 };
         let wanted = if same == 1 { wanted.min(self.policy.least) } else { wanted };
         // What followed may run into the current token and, from there, into the guess itself: a loop goes on.
         for index in 0..wanted {
@@ -111,6 +118,7 @@ impl Drafter {
         if drafted > 0 {
             self.next = if accepted == drafted { self.next.max(2 * drafted) } else { accepted + 1 };
             self.next = self.next.clamp(least, most);
+            self.in_vain = if accepted == 0 { self.in_vain + 1 } else { 0 };
         }
     }
 }
@@ -141,9 +149,24 @@ mod tests {
 
     fn guess(policy: Policy, next: usize, tokens: &[u32], current: u32, room: usize) -> Vec<u32> {
         let mut pass = [u32::MAX; GROUP];
-        let count = Drafter { policy, next }.draft(tokens, current, room, &mut pass);
+        let count = Drafter { policy, next, in_vain: 0 }.draft(tokens, current, room, &mut pass);
         assert_eq!(pass[0], current);
         pass[1..count].to_vec()
+    }
+
+    #[test]
+    fn after_six_guesses_in_vain_a_single_token_in_common_is_not_enough() {
+        let tokens = [1, 2, 3, 4, 5, 6, 1, 2, 9];
+        let mut drafter = Drafter::new(Speculation::By(A76), Level::Plain);
+        let mut pass = [0; GROUP];
+        for _ in 0..PATIENCE {
+            assert!(drafter.draft(&tokens, 3, 8, &mut pass) > 1, "3 has occurred before");
+            drafter.learn(3, 0);
+        }
+        assert_eq!(drafter.draft(&tokens, 3, 8, &mut pass), 1);
+        assert!(drafter.draft(&tokens[..8], 3, 8, &mut pass) > 1, "1 2 3 has occurred before");
+        drafter.learn(3, 1);
+        assert!(drafter.draft(&tokens, 3, 8, &mut pass) > 1);
     }
 
     #[test]
@@ -176,7 +199,7 @@ mod tests {
 
     #[test]
     fn right_guesses_earn_longer_ones_and_wrong_ones_cost_them() {
-        let mut drafter = Drafter { policy: A76, next: 4 };
+        let mut drafter = Drafter { policy: A76, next: 4, in_vain: 0 };
         let mut after = |drafted, accepted| {
             drafter.learn(drafted, accepted);
             drafter.next
