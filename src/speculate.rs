@@ -43,9 +43,9 @@ pub struct Policy {
 }
 
 /// On a board, four cores wait for memory while they decode: 32 weights in 20 bytes come every 27 cycles of a core at best
-/// on a Pi 4 (4.5 GB/s at 1.5 GHz), every 17 on a Pi 5 (11 GB/s at 2.4 GHz). The first column takes 7.5 and 3.3 of those
-/// cycles, each further one 5.5 and 1.9. Three guesses are free on either, right or wrong, so they are made wherever the
-/// current token has occurred before; 7 and 15 make a pass 1.7 times as long and have to have been earned. A PC has to
+/// on a Pi 4 (4.5 GB/s at 1.5 GHz), every 17 on a Pi 5 (11 GB/s at 2.4 GHz). Four columns take 18 and 10 of those cycles, so
+/// three guesses are free on either, right or wrong, and are made wherever the current token has occurred before; eight
+/// columns take 36 on a Pi 4, 16 take 29 on a Pi 5: passes 1.3 and 1.7 times as long have to have been earned. A PC has to
 /// compute for every guess. The bandwidths are others' measurements and the cycles llvm-mca's: not measured on boards yet.
 impl Policy {
     /// For a Pi 4.

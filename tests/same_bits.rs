@@ -9,7 +9,8 @@ use embodios::{Pool, simd, synth};
 
 /// A chat prompt of more than 32 tokens, so that batches of 1, 7 and 32 cut it in three ways.
 const PROMPT: &str = include_str!("data/digest_prompt.txt");
-/// Digest of SmolLM2's logits after it. `cargo embodi digest smollm2-135m-instruct "$(cat tests/data/digest_prompt.txt)"`
+/// Digest of SmolLM2's logits after it, its last line end included, which `$(cat …)` would drop:
+/// `IFS= read -r -d '' text < tests/data/digest_prompt.txt; cargo embodi digest smollm2-135m-instruct "$text"`
 const SMOLLM2: u64 = 0x2c78_2802_3b2a_c504;
 /// Digest of the logits of the tiny models of seed 1 after the same prompt.
 const TINY: &[(&str, u64)] = &[

@@ -559,7 +559,7 @@ macro_rules! kernels {
     };
 }
 
-/// How far ahead of a tile's block the next ones are asked for: some 200 cycles at 4 bytes a cycle and core.
+/// How far ahead of a tile's block the next ones are asked for: some 250 cycles at 4 bytes a cycle and core.
 #[cfg(target_arch = "aarch64")]
 const AHEAD: usize = 1024;
 
@@ -614,37 +614,19 @@ fn prefetch<F: Block32>(block: *const u8) {
     const fn lines<F: Block32>() -> usize {
         (TILE * F::BYTES).div_ceil(64)
     }
-    if lines::<F>() > 0 {
-        neon::prefetch::<{ AHEAD }>(block)
+    macro_rules! ask {
+        ($($line:literal)+) => {$(
+            if lines::<F>() > $line {
+                neon::prefetch::<{ AHEAD + 64 * $line }>(block)
+            }
+        )+};
     }
-    if lines::<F>() > 1 {
-        neon::prefetch::<{ AHEAD + 64 }>(block)
-    }
-    if lines::<F>() > 2 {
-        neon::prefetch::<{ AHEAD + 128 }>(block)
-    }
-    if lines::<F>() > 3 {
-        neon::prefetch::<{ AHEAD + 192 }>(block)
-    }
-    if lines::<F>() > 4 {
-        neon::prefetch::<{ AHEAD + 256 }>(block)
-    }
-    if lines::<F>() > 5 {
-        neon::prefetch::<{ AHEAD + 320 }>(block)
-    }
-    if lines::<F>() > 6 {
-        neon::prefetch::<{ AHEAD + 384 }>(block)
-    }
-    if lines::<F>() > 7 {
-        neon::prefetch::<{ AHEAD + 448 }>(block)
-    }
-    if lines::<F>() > 8 {
-        neon::prefetch::<{ AHEAD + 512 }>(block)
-    }
+    const { assert!(lines::<F>() <= 9, "a line for each") };
+    ask!(0 1 2 3 4 5 6 7 8);
 }
 
 /// Long multiplications, as instructions that LLVM does not take apart again: it likes to widen what it knows to be
-/// positive and to multiply 16-bit lanes, at twice the instructions.
+/// positive and to multiply 16-bit lanes: 108 instructions where 71 do.
 #[cfg(target_arch = "aarch64")]
 macro_rules! long {
     ($($name:ident = $instruction:literal, $arrangement:literal;)+) => {$(

@@ -75,8 +75,8 @@ pub struct DigestArgs {
     engine: Engine,
     /// The text, as given to the `digest` command at the board's prompt
     text: String,
-    /// Tokens to prefill at once, 1 to 32: makes no difference to the digest
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=32))]
+    /// Tokens to prefill at once, 1 to 512: makes no difference to the digest
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=512))]
     batch: u16,
     /// One line of JSON: the digest and the number of tokens
     #[arg(long)]
