@@ -6,6 +6,7 @@ use crate::gguf::{Gguf, GgufError};
 use crate::ops::rope::Layout;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 /// What the name of an architecture implies and its metadata does not say.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +85,11 @@ pub fn spec(gguf: &Gguf) -> Result<Spec, LoadError> {
         rope_layout: family.rope_layout,
         rope_width,
         rope_base,
+        sliding_window: 0,
+        sliding_layers: Vec::new(),
+        attention_scale: 1.0 / libm::sqrtf(head_size as f32),
+        attention_softcap: 0.0,
+        logit_softcap: 0.0,
         float_weights: gguf.tensors.iter().any(|tensor| {
             tensor.rows() > 1 && crate::quant::by_id(tensor.kind).is_some_and(|format| format.forms().floats)
         }),

@@ -60,7 +60,7 @@ pub fn layers(
             cache.put(level, index, position + i, &qk[wide..], v);
         }
         let (qkv, cache) = (&*s.qkv, &*cache);
-        let scale = 1.0 / libm::sqrtf(size as f32);
+        let scale = spec.attention_scale;
         // The query heads that share keys and values (GQA) are one unit.
         let cell = (group * size, ATTENTION_TOKENS);
         run_cells(pool, s.attended, count, cell, &|mut band| {
