@@ -4,27 +4,12 @@
 
 mod common;
 
-use common::InTurn;
+use common::{InTurn, Random};
 use embodios::ops::matmul::{View, matmul};
 use embodios::pool::Alone;
 use embodios::quant::{FORMATS, Forms, Inputs, Row, TILE};
 use embodios::simd::{self, Level};
 use zerocopy::IntoBytes;
-
-/// xorshift64* (Vigna, 2016): reproducible odd data.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-    fn float(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-}
 
 /// `count` columns of so many values.
 fn inputs(level: Level, columns: usize, count: usize, mut value: impl FnMut() -> f32) -> Inputs {

@@ -20,7 +20,8 @@ const fn kind(id: u32, name: &'static str, len: u32, bytes: u32) -> Kind {
     Kind { id, name, len, bytes }
 }
 
-/// All types that a current file may name.
+/// All types that a file may name, those that llama.cpp no longer reads (31 to 33, 36 to 38: rows of Q4_0 and IQ4_NL already
+/// interleaved for one CPU) included. Numbers 4 and 5 were never in a GGUF file.
 pub static KINDS: &[Kind] = &[
     kind(0, "F32", 1, 4),
     kind(1, "F16", 1, 2),
@@ -51,9 +52,18 @@ pub static KINDS: &[Kind] = &[
     kind(28, "F64", 1, 8),
     kind(29, "IQ1_M", 256, 56),
     kind(30, "BF16", 1, 2),
+    kind(31, "Q4_0_4_4", 32, 18),
+    kind(32, "Q4_0_4_8", 32, 18),
+    kind(33, "Q4_0_8_8", 32, 18),
     kind(34, "TQ1_0", 256, 54),
     kind(35, "TQ2_0", 256, 66),
+    kind(36, "IQ4_NL_4_4", 32, 18),
+    kind(37, "IQ4_NL_4_8", 32, 18),
+    kind(38, "IQ4_NL_8_8", 32, 18),
     kind(39, "MXFP4", 32, 17),
+    kind(40, "NVFP4", 64, 36),
+    kind(41, "Q1_0", 128, 18),
+    kind(42, "Q2_0", 64, 18),
 ];
 
 /// The type with this number.
@@ -69,6 +79,25 @@ impl core::fmt::Display for Name {
         match by_id(self.0) {
             Some(kind) => f.write_str(kind.name),
             None => write!(f, "type {}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::FORMATS;
+
+    #[test]
+    fn every_type_is_named_once_and_every_format_is_among_them() {
+        for (index, kind) in KINDS.iter().enumerate() {
+            let others = &KINDS[..index];
+            assert!(others.iter().all(|other| other.id < kind.id && other.name != kind.name), "{kind:?}");
+        }
+        for format in FORMATS {
+            let kind = by_id(format.id).expect("a format has a number that files use");
+            let (len, bytes) = (kind.len as usize, kind.bytes as usize);
+            assert_eq!((kind.name, len, bytes), (format.name, format.len, format.bytes));
         }
     }
 }

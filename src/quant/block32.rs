@@ -100,7 +100,7 @@ impl<F: Block32> Format for F {
 
     fn dequantize(row: &[u8], weights: &mut [f32]) {
         for (block, out) in row.chunks_exact(F::BYTES).zip(weights.chunks_exact_mut(BLOCK)) {
-            expand(&F::unpack(block), out);
+            expand::<F>(&F::unpack(block), out);
         }
     }
 
@@ -138,7 +138,7 @@ impl<F: Block32> Format for F {
 
     fn dequantize_arranged(tile: &[u8], row: usize, weights: &mut [f32]) {
         for (tile, out) in tile.chunks_exact(TILE * F::BYTES).zip(weights.chunks_exact_mut(BLOCK)) {
-            expand(&unpack_arranged::<F>(tile, row), out);
+            expand::<F>(&unpack_arranged::<F>(tile, row), out);
         }
     }
 
@@ -284,9 +284,11 @@ pub unsafe fn bytes(data: *const int8x16_t) -> [int8x16_t; 8] {
     }
 }
 
-fn expand(block: &Unpacked, weights: &mut [f32]) {
+fn expand<F: Block32>(block: &Unpacked, weights: &mut [f32]) {
     for (weight, quant) in weights.iter_mut().zip(block.quants) {
-        *weight = f32::from(quant) * block.scale + block.minimum;
+        let scaled = f32::from(quant) * block.scale;
+        // A minimum of zero would turn −0 into +0.
+        *weight = if F::MINIMUM { scaled + block.minimum } else { scaled };
     }
 }
 

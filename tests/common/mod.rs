@@ -36,6 +36,23 @@ impl Pool for InTurn {
     }
 }
 
+/// xorshift64* (Vigna, 2016): reproducible odd data.
+pub struct Random(pub u64);
+
+impl Random {
+    /// 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+    /// −1 to 1.
+    pub fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
+
 /// Runs `body` with a runtime on so many threads.
 pub fn on_threads<T>(threads: usize, body: impl FnOnce(&Runtime<'_>) -> T) -> T {
     body(&Runtime { pool: &Threads(threads), nanos: &|| 0, stop: &|| false })
