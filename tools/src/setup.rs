@@ -7,7 +7,7 @@
 use crate::project::{
     self, BOARD_TARGET, DEBIAN_TEST_TARGET, Scratch, TEST_TARGET, Toolchain, answers, execute,
 };
-use crate::{models, qemu};
+use crate::{models, qemu, reference};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::Write;
@@ -43,8 +43,11 @@ pub fn run(args: &Args) -> Result<()> {
     for step in Step::ALL {
         if step.is_done() {
             eprintln!("setup: {}: ready", step.title());
-        } else {
-            step.carry_out()?;
+        } else if let Err(error) = step.carry_out() {
+            if !step.is_optional() {
+                return Err(error);
+            }
+            eprintln!("setup: going on although {error:#}");
         }
     }
     Ok(())
@@ -71,11 +74,14 @@ pub enum Step {
     User,
     /// The default model.
     Model,
+    /// What llama.cpp ships to judge tokenizers and templates by. Tests that need it are skipped without it.
+    Reference,
 }
 
 impl Step {
     /// In the order in which they are wanted.
-    pub const ALL: [Self; 5] = [Self::BoardTarget, Self::TestTarget, Self::System, Self::User, Self::Model];
+    pub const ALL: [Self; 6] =
+        [Self::BoardTarget, Self::TestTarget, Self::System, Self::User, Self::Model, Self::Reference];
 
     fn title(self) -> String {
         match self {
@@ -84,7 +90,13 @@ impl Step {
             Self::System => "QEMU with the machine raspi4b (version 9 or later)".into(),
             Self::User => "QEMU's user mode, qemu-aarch64 (NEON tests)".into(),
             Self::Model => format!("default model {}", models::DEFAULT),
+            Self::Reference => "llama.cpp's vocabularies and templates (tests; can be done without)".into(),
         }
+    }
+
+    /// Whether everything but some tests can do without.
+    pub fn is_optional(self) -> bool {
+        self == Self::Reference
     }
 
     /// Whether there is nothing to do.
@@ -95,6 +107,7 @@ impl Step {
             Self::System => qemu::has_raspi4b(),
             Self::User => answers("qemu-aarch64", &["--version"]),
             Self::Model => models::named(models::DEFAULT).is_ok_and(|model| model.is_here()),
+            Self::Reference => reference::is_here(),
         }
     }
 
@@ -105,6 +118,7 @@ impl Step {
             Self::TestTarget => test_target(),
             Self::System | Self::User => install_qemu(),
             Self::Model => models::named(models::DEFAULT)?.fetch().map(drop),
+            Self::Reference => reference::fetch(),
         }
         .with_context(|| format!("set-up stopped at \"{}\"", self.title()))?;
         if !self.is_done() {

@@ -47,7 +47,7 @@ impl Part {
     fn needs(self) -> &'static [Step] {
         match self {
             Self::Lint | Self::Code => &[Step::BoardTarget],
-            Self::Host => &[Step::Model],
+            Self::Host => &[Step::Model, Step::Reference],
             Self::Neon => &[Step::TestTarget, Step::User, Step::Model],
             Self::Boot | Self::Bench => &[Step::BoardTarget, Step::System, Step::Model],
         }
@@ -59,13 +59,18 @@ pub fn run(args: &Args) -> Result<()> {
     let parts: Vec<Part> =
         Part::ALL.into_iter().filter(|part| args.part.is_none_or(|only| only == *part)).collect();
     // All of the set-up first: what is missing shows before half an hour of tests.
+    let mut summary = Vec::new();
     for step in Step::ALL {
-        if parts.iter().any(|part| part.needs().contains(&step)) {
-            setup::ensure(&[step])?;
+        if parts.iter().any(|part| part.needs().contains(&step))
+            && let Err(error) = setup::ensure(&[step])
+        {
+            if !step.is_optional() {
+                return Err(error);
+            }
+            summary.push(format!("skipped, for want of it: {error:#}"));
         }
     }
     let filter = args.filter.as_deref();
-    let mut summary = Vec::new();
     let mut total = Tally::default();
     for part in parts {
         for (title, tally, seconds) in carry_out(part, filter)? {
