@@ -106,3 +106,16 @@ pub fn digest_of(model: &Arc<Model>, tokens: &[u32], pool: &dyn Pool, batch: usi
     let runtime = Runtime { pool, nanos: &|| 0, stop: &|| false };
     digest(session.feed(tokens, &runtime).unwrap())
 }
+
+/// A model of the catalog by its file's name, where `cargo embodi test` has put it; says so and gives nothing where its
+/// package could not be had.
+pub fn fetched(file: &str) -> Option<Memory> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/cache").join(file);
+    match std::fs::read(&path) {
+        Ok(bytes) => Some(leak(bytes)),
+        Err(error) => {
+            println!("SKIPPED: {}: {error}", path.display());
+            None
+        }
+    }
+}

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Records llama.cpp's logits and perplexity for a model, for tests/smollm2.rs.
+"""Records llama.cpp's logits and perplexity for a model, for tests/real_models.rs.
 
     pip install llama-cpp-python==0.3.36 gguf==0.19.0 numpy
-    python3 tools/oracle/record_logits.py MODEL.gguf tests/data/perplexity.txt tests/data
+    python3 tools/oracle/record_logits.py MODEL.gguf tests/data/perplexity.txt tests/data smollm2
 
-writes logits_smollm2.json and perplexity_smollm2.json into the last folder. "f32" is the exact reference:
+writes logits_smollm2.json and perplexity_smollm2.json into the last folder (or gemma3 instead of smollm2). "f32" is
+the exact reference:
 the same weights expanded to F32 in a temporary file, run with an F32 cache and without flash attention, so
 that neither weights nor activations nor keys and values are rounded. "quantized" is the file as it is, as
 llama.cpp runs it on a CPU: activations in 8 bits, an f16 cache; without flash attention as well.
@@ -23,10 +24,12 @@ import gguf
 import llama_cpp
 import numpy as np
 
-PROMPTS = [
+PLAIN = [
     # (name, text, special tokens parsed)
     ("english", "The history of the small town began long before the first railway was built. In those days, the river was", False),
     ("code", "def fibonacci(n):\n    if n < 2:\n        return n\n    return fibonacci(n - 1) + ", False),
+]
+CHAT = [
     (
         "chat",
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
@@ -34,6 +37,7 @@ PROMPTS = [
         True,
     ),
 ]
+PROMPTS = {"smollm2": PLAIN + CHAT, "gemma3": PLAIN}
 TOP = 8
 SAMPLE = 64
 
@@ -78,12 +82,16 @@ def log_sum_exp(rows):
 
 def negative_log_likelihoods(model, tokens):
     """Of each token but the first, given all before it."""
-    rows = logits(model, tokens)[:-1]
-    return log_sum_exp(rows) - rows[np.arange(len(rows)), tokens[1:]]
+    model.reset()
+    model.eval(tokens)
+    rows = model.scores[: len(tokens) - 1]
+    # A row at a time: all of them as float64 would be gigabytes.
+    losses = [log_sum_exp(row[None].astype(np.float64))[0] - row[token] for row, token in zip(rows, tokens[1:])]
+    return np.array(losses, dtype=np.float64)
 
 
 def main():
-    path, text, folder = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+    path, text, folder, model_name = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     about = {
         "recorded_with": {name: importlib.metadata.version(name) for name in ("llama-cpp-python", "gguf", "numpy")},
         "model": path.name,
@@ -98,7 +106,7 @@ def main():
         sample = sorted(rng.sample(range(vocabulary), SAMPLE))
 
         prompts = []
-        for name, prompt, special in PROMPTS:
+        for name, prompt, special in PROMPTS[model_name]:
             tokens = exact.tokenize(prompt.encode(), add_bos=True, special=special)
             assert 16 <= len(tokens) <= 48, len(tokens)
             rows, rough = logits(exact, tokens), logits(quantized, tokens)
@@ -116,7 +124,7 @@ def main():
                     },
                 }
             )
-        write(folder / "logits_smollm2.json", about | {"reference": "f32", "sample_tokens": sample, "prompts": prompts})
+        write(folder / f"logits_{model_name}.json", about | {"reference": "f32", "sample_tokens": sample, "prompts": prompts})
 
         words = text.read_bytes()
         tokens = exact.tokenize(words, add_bos=True, special=False)
@@ -128,7 +136,7 @@ def main():
                 "perplexity": round(float(np.exp(losses.mean())), 6),
                 "nll": [round(float(x), 5) for x in losses],
             }
-        write(folder / "perplexity_smollm2.json", record)
+        write(folder / f"perplexity_{model_name}.json", record)
 
 
 def write(path, record):
