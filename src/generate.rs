@@ -283,7 +283,7 @@ impl Conversation {
         let total = new.len();
         sink(Event::Prefill { done: 0, total });
         let mut progress = |done| sink(Event::Prefill { done, total });
-        let likeliest = self.sampler.settings().takes_likeliest();
+        let likeliest = self.sampler.takes_likeliest();
         // Where the likeliest token is always the next one: what comes after each token of the last pass.
         let mut next = [0; GROUP];
         let fed = if likeliest {

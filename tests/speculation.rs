@@ -13,15 +13,7 @@ use embodios::{
 use std::cell::Cell;
 use std::sync::Arc;
 
-const GREEDY: Settings = Settings {
-    temperature: 0.0,
-    top_k: 40,
-    top_p: 0.95,
-    min_p: 0.05,
-    repeat_penalty: 1.0,
-    repeat_last_n: 64,
-    seed: 0,
-};
+const GREEDY: Settings = Settings { temperature: 0.0, ..Settings::DEFAULT };
 const PROMPTS: [&str; 4] =
     ["hello", "the cat and the dog and the cat and", "aaaa aaaa aaaa", "x = x + 1; y = y + 1; x ="];
 const POLICIES: [Policy; 6] = [
