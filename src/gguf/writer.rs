@@ -8,11 +8,20 @@ use alloc::vec::Vec;
 pub struct Writer {
     keys: u64,
     metadata: Vec<u8>,
-    tensors: Vec<(String, Vec<u64>, u32, Vec<u8>)>,
+    tensors: Vec<Tensor>,
 }
 
 /// Alignment of tensor data, bytes: the specification's default.
-const ALIGNMENT: usize = 32;
+pub const ALIGNMENT: usize = 32;
+
+struct Tensor {
+    name: String,
+    shape: Vec<u64>,
+    kind: u32,
+    /// Bytes of its data, wherever they are.
+    bytes: u64,
+    data: Vec<u8>,
+}
 
 impl Writer {
     /// An empty file.
@@ -63,6 +72,12 @@ impl Writer {
         self.metadata.extend(values.iter().flat_map(|value| value.to_le_bytes()));
         self
     }
+    /// Adds an array of f32.
+    pub fn f32s(&mut self, key: &str, values: &[f32]) -> &mut Self {
+        self.array(key, 6, values.len());
+        self.metadata.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        self
+    }
     /// Adds keys and values as they lie in another file: `keys` of them.
     pub fn copied(&mut self, keys: u64, metadata: &[u8]) -> &mut Self {
         self.keys += keys;
@@ -76,31 +91,48 @@ impl Writer {
     }
     /// Adds a tensor: GGUF type number, sizes with columns first, data in that type's blocks.
     pub fn tensor(&mut self, name: &str, kind: u32, shape: &[u64], data: Vec<u8>) -> &mut Self {
-        self.tensors.push((name.into(), shape.into(), kind, data));
+        self.tensors.push(Tensor {
+            name: name.into(),
+            shape: shape.into(),
+            kind,
+            bytes: data.len() as u64,
+            data,
+        });
+        self
+    }
+    /// Adds a tensor whose data the caller writes after the [header](Self::header) himself.
+    pub fn declare(&mut self, name: &str, kind: u32, shape: &[u64], bytes: u64) -> &mut Self {
+        self.tensors.push(Tensor { name: name.into(), shape: shape.into(), kind, bytes, data: Vec::new() });
         self
     }
 
-    /// The file.
-    pub fn finish(&self) -> Vec<u8> {
+    /// Everything before the tensors' data. Each tensor then begins at the next multiple of [`ALIGNMENT`].
+    pub fn header(&self) -> Vec<u8> {
         let mut file = Vec::new();
         file.extend(b"GGUF");
         file.extend(3u32.to_le_bytes());
         file.extend((self.tensors.len() as u64).to_le_bytes());
         file.extend(self.keys.to_le_bytes());
         file.extend(&self.metadata);
-        let mut offset = 0;
-        for (name, shape, kind, data) in &self.tensors {
-            put_string(&mut file, name.as_bytes());
+        let mut offset = 0u64;
+        for tensor in &self.tensors {
+            put_string(&mut file, tensor.name.as_bytes());
             #[allow(clippy::cast_possible_truncation)] // at most four
-            file.extend((shape.len() as u32).to_le_bytes());
-            file.extend(shape.iter().flat_map(|size| size.to_le_bytes()));
-            file.extend(kind.to_le_bytes());
-            file.extend((offset as u64).to_le_bytes());
-            offset = (offset + data.len()).next_multiple_of(ALIGNMENT);
+            file.extend((tensor.shape.len() as u32).to_le_bytes());
+            file.extend(tensor.shape.iter().flat_map(|size| size.to_le_bytes()));
+            file.extend(tensor.kind.to_le_bytes());
+            file.extend(offset.to_le_bytes());
+            offset = (offset + tensor.bytes).next_multiple_of(ALIGNMENT as u64);
         }
-        for (_, _, _, data) in &self.tensors {
+        file
+    }
+
+    /// The file.
+    pub fn finish(&self) -> Vec<u8> {
+        let mut file = self.header();
+        for tensor in &self.tensors {
             file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
-            file.extend(data);
+            file.extend(&tensor.data);
         }
         file
     }

@@ -18,5 +18,6 @@ pub mod reference;
 pub mod requantize;
 pub mod run;
 pub mod setup;
+pub mod synth;
 pub mod test;
 pub mod tokenize;

@@ -1,7 +1,7 @@
 //! `cargo embodi <command>`: parse, dispatch, and say in one sentence why something failed.
 
 use clap::{Parser, Subcommand};
-use embodi::{bench, build, chat, image, inspect, logits, models, run, setup, test, tokenize};
+use embodi::{bench, build, chat, image, inspect, logits, models, run, setup, synth, test, tokenize};
 use std::process::ExitCode;
 
 /// EMBODIOS from your PC: set up, build, emulate, test, and run the same engine here.
@@ -29,6 +29,7 @@ enum Command {
     Logits(logits::LogitsArgs),
     Perplexity(logits::PerplexityArgs),
     Digest(logits::DigestArgs),
+    Synth(synth::Args),
 }
 
 /// A reader that has seen enough (`| head`) closes the pipe; `println!` panics then. That is no fault of ours to
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::logits(&args),
         Command::Perplexity(args) => logits::perplexity(&args),
         Command::Digest(args) => logits::digest(&args),
+        Command::Synth(args) => synth::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,31 +1,15 @@
-//! Tiny random models, seeded: for tests, and for whoever wants to see the machine run without a download.
+//! The tiny llama model that most tests run. Its bytes are fixed: recorded digests of logits depend on them.
 //!
-//! A tiny model has everything a real one has (byte-level BPE, ChatML, grouped-query attention, any weight
-//! format) in a few hundred KB. Its answers are letters without sense, and the same for a seed everywhere.
+//! It has everything a real one has (byte-level BPE, ChatML, grouped-query attention, any weight format) in a few
+//! hundred KB. Its answers are letters without sense, and the same for a seed everywhere.
 
+use super::random::Random;
+use super::tokenizer::stand_in;
 use crate::gguf::writer::Writer;
 use crate::quant::Row;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    /// Nearly normal with this standard deviation: four uniform numbers.
-    fn normal(&mut self, deviation: f32) -> f32 {
-        let sum: f32 = (0..4).map(|_| (self.next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5).sum();
-        sum * deviation * 1.732_050_8
-    }
-}
 
 /// Sizes of a random model.
 #[derive(Clone, Copy, Debug)]
@@ -49,17 +33,6 @@ const MERGES: [&str; 8] = ["t h", "th e", "Ġ the", "i n", "a n", "an d", "Ġ an
 
 /// The template of ChatML, with SmolLM2's default system message.
 const TEMPLATE: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-
-/// The character that stands for a byte in the vocabulary of a byte-level BPE (Radford et al., 2019): itself if
-/// it prints, else the next free one from U+0100 on.
-fn stand_in(byte: u8) -> char {
-    let prints = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    if prints(byte) {
-        return char::from(byte);
-    }
-    let before = (0..byte).filter(|&other| !prints(other)).count();
-    char::from_u32(256 + before as u32).unwrap_or(' ')
-}
 
 /// Only tokens that print, and the end of a turn, are ever likely: a terminal can show the answer.
 fn likely(tokens: &[String], token: usize) -> bool {
