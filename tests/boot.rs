@@ -244,7 +244,7 @@ fn a_card_that_is_not_formatted_says_so_and_gives_the_prompt() {
 
 #[test]
 fn the_digest_is_the_hosts_for_every_format_of_the_engine() {
-    let formats = ["F32", "F16", "Q4_0", "Q4_1", "Q8_0"];
+    let formats = ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"];
     let mut card = Card::default().with_bytes("EMBODIOS.CFG", "model = F32.gguf\n");
     for format in formats {
         card = card.with_bytes(&format!("{format}.gguf"), tiny(format));

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 /// Formats that the kernels of `quant::block32` are made for, and the vectors of a quad of each: four rows of a block.
-const FORMATS: [(&str, usize); 3] = [("Q4_0", 4), ("Q4_1", 4), ("Q8_0", 8)];
+const FORMATS: [(&str, usize); 5] = [("Q4_0", 4), ("Q4_1", 4), ("Q5_0", 5), ("Q5_1", 5), ("Q8_0", 8)];
 /// Kernels by the columns that they multiply.
 const SHAPES: [(&str, usize); 5] = [("one", 1), ("two", 2), ("four", 4), ("eight", 8), ("sixteen", 16)];
 /// Vectors of quants in a block of a quad once unpacked: 4 rows × 32 columns, 16 a vector.

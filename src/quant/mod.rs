@@ -25,7 +25,10 @@ pub mod float;
 pub mod input;
 mod q4_0;
 mod q4_1;
+mod q5_0;
+mod q5_1;
 mod q8_0;
+pub mod quads;
 
 pub use input::{Forms, GROUP, Inputs};
 
@@ -127,6 +130,8 @@ pub static FORMATS: &[Row] = &[
     Row::of::<float::F16>(),
     Row::of::<q4_0::Q4_0>(),
     Row::of::<q4_1::Q4_1>(),
+    Row::of::<q5_0::Q5_0>(),
+    Row::of::<q5_1::Q5_1>(),
     Row::of::<q8_0::Q8_0>(),
 ];
 

@@ -4,6 +4,7 @@
 //! weights 16–31. Source: ggml block layouts (`block_q4_0`).
 
 use super::block32::{self, Block32, Unpacked, half};
+use super::quads::Quads;
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
@@ -14,13 +15,17 @@ use core::arch::x86_64::__m256i;
 /// The format.
 pub struct Q4_0;
 
+impl Quads for Q4_0 {
+    const NARROW: bool = true; // 16 × 15 × 127 = 30,480
+    const ZERO: i32 = 8;
+    const SIGNED: bool = false;
+}
+
 impl Block32 for Q4_0 {
     const ID: u32 = 2;
     const NAME: &'static str = "Q4_0";
     const BYTES: usize = 18;
     const MINIMUM: bool = false;
-    const NARROW: bool = true; // 16 × 15 × 127 = 30,480
-    const ZERO: i32 = 8;
 
     fn unpack(block: &[u8]) -> Unpacked {
         let mut quants = [0; 32];
@@ -35,7 +40,7 @@ impl Block32 for Q4_0 {
     #[inline(always)]
     unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: four vectors.
-        unsafe { block32::nibbles(data) }
+        unsafe { super::quads::nibbles(data) }
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -3,7 +3,8 @@
 //! Block, 20 bytes: scale and minimum (binary16), then 16 bytes whose low halves are weights 0–15 and whose high
 //! halves are weights 16–31. Source: ggml block layouts (`block_q4_1`).
 
-use super::block32::{self, Block32, Unpacked, half};
+use super::block32::{Block32, Unpacked, half};
+use super::quads::Quads;
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
@@ -14,13 +15,17 @@ use core::arch::x86_64::__m256i;
 /// The format.
 pub struct Q4_1;
 
+impl Quads for Q4_1 {
+    const NARROW: bool = true; // 16 × 15 × 127 = 30,480
+    const ZERO: i32 = 0;
+    const SIGNED: bool = false;
+}
+
 impl Block32 for Q4_1 {
     const ID: u32 = 3;
     const NAME: &'static str = "Q4_1";
     const BYTES: usize = 20;
     const MINIMUM: bool = true;
-    const NARROW: bool = true; // 16 × 15 × 127 = 30,480
-    const ZERO: i32 = 0;
 
     fn unpack(block: &[u8]) -> Unpacked {
         let mut quants = [0; 32];
@@ -35,14 +40,14 @@ impl Block32 for Q4_1 {
     #[inline(always)]
     unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: four vectors.
-        unsafe { block32::nibbles(data) }
+        unsafe { super::quads::nibbles(data) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn pairs(data: *const __m256i) -> [__m256i; 4] {
         // SAFETY: the caller's promise: 64 bytes.
-        unsafe { block32::avx2::nibbles(data) }
+        unsafe { super::block32::avx2::nibbles(data) }
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {

@@ -3,6 +3,7 @@
 //! Block, 34 bytes: scale (binary16), then 32 signed bytes. Source: ggml block layouts (`block_q8_0`).
 
 use super::block32::{self, Block32, Unpacked, half};
+use super::quads::Quads;
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
@@ -13,13 +14,17 @@ use core::arch::x86_64::__m256i;
 /// The format.
 pub struct Q8_0;
 
+impl Quads for Q8_0 {
+    const NARROW: bool = false; // 2 × 128 × 127 = 32,512
+    const ZERO: i32 = 0;
+    const SIGNED: bool = true;
+}
+
 impl Block32 for Q8_0 {
     const ID: u32 = 8;
     const NAME: &'static str = "Q8_0";
     const BYTES: usize = 34;
     const MINIMUM: bool = false;
-    const NARROW: bool = false; // 2 × 128 × 127 = 32,512
-    const ZERO: i32 = 0;
 
     fn unpack(block: &[u8]) -> Unpacked {
         let mut quants = [0; 32];
@@ -33,7 +38,7 @@ impl Block32 for Q8_0 {
     #[inline(always)]
     unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: eight vectors.
-        unsafe { block32::bytes(data) }
+        unsafe { super::quads::bytes(data) }
     }
 
     #[cfg(target_arch = "x86_64")]

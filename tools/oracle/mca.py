@@ -24,8 +24,8 @@ COLUMNS = {"one": 1, "two": 2, "four": 4, "eight": 8, "sixteen": 16}
 TILE, QUAD = 16, 4
 # Cycles a unit at most, by level: format -> (one column, sixteen columns).
 TARGETS = {
-    "neon": {"Q4_0": (7.5, 5.5), "Q4_1": (7.5, 5.5), "Q8_0": (9.0, 7.0)},
-    "dotprod": {"Q4_0": (3.3, 1.9), "Q4_1": (3.3, 1.9), "Q8_0": (3.3, 1.9)},
+    "neon": {"Q5_0": (9.0, 7.0), "Q5_1": (9.0, 7.0), "Q4_0": (7.5, 5.5), "Q4_1": (7.5, 5.5), "Q8_0": (9.0, 7.0)},
+    "dotprod": {"Q5_0": (4.0, 2.2), "Q5_1": (4.0, 2.2), "Q4_0": (3.3, 1.9), "Q4_1": (3.3, 1.9), "Q8_0": (3.3, 1.9)},
 }
 KERNEL = re.compile(r"quant::block32::(\w+)_(neon|dotprod)::<.*::(\w+)>$")
 MULTIPLY = re.compile(r"^(sdot|[su]mu?l[al]l?\w*)\b")

@@ -114,17 +114,21 @@ fn dot<F: Block32>(quants: &[__m256i; 4], x: __m256i) -> __m128i {
         _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(6, 6, 6, 6, 7, 7, 7, 7)),
     ];
     let mut sum = _mm256_setzero_si256();
+    for (quants, x) in quants.iter().zip(repeated) {
+        let pairs = if F::SIGNED {
+            _mm256_maddubs_epi16(_mm256_abs_epi8(*quants), _mm256_sign_epi8(x, *quants))
+        } else {
+            _mm256_maddubs_epi16(*quants, x)
+        };
+        // Sums of eight narrow products fit in 16 bits.
+        sum = if F::NARROW {
+            _mm256_add_epi16(sum, pairs)
+        } else {
+            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones))
+        };
+    }
     if F::NARROW {
-        // Unsigned quants; sums of eight fit in 16 bits.
-        for (quants, x) in quants.iter().zip(repeated) {
-            sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(*quants, x));
-        }
         sum = _mm256_madd_epi16(sum, ones);
-    } else {
-        for (quants, x) in quants.iter().zip(repeated) {
-            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(*quants), _mm256_sign_epi8(x, *quants));
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
-        }
     }
     _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum))
 }

@@ -1,0 +1,363 @@
+//! Quads: the quants of four rows × 32 columns, times one column or several. What all tile kernels have in common.
+//!
+//! A vector is the same four columns of four rows, so a vector times one column's same four activations, repeated four times,
+//! has a row in each quarter: lanes are rows, and nothing is summed across a whole register. A quad is eight such vectors.
+//!
+//! * Cortex-A76: `sdot` by element takes four activations of a register as they are.
+//! * Cortex-A72: `dup` repeats them; `smull` and `smlal` sum eight products of weights of up to 5 bits in 16-bit lanes, and two
+//!   such sums still fit (16 × 15 × 127 = 30,480 unsigned, 16 × 16 × 127 = 32,512 signed); of 8-bit weights two products do
+//!   (2 × 128 × 127 = 32,512).
+
+#[cfg(target_arch = "aarch64")]
+use crate::simd::neon;
+#[cfg(target_arch = "aarch64")]
+use core::arch::{aarch64::*, asm};
+
+/// What a kernel has to know of the quants that it multiplies.
+pub trait Quads {
+    /// Whether 16 products of a quant and an activation fit in 16 bits (else two do).
+    const NARROW: bool;
+    /// What is to be taken off each quant.
+    const ZERO: i32;
+    /// Whether a quant can be negative before [`Self::ZERO`] is taken off.
+    const SIGNED: bool;
+}
+
+/// Four vectors by one instruction, which the intrinsic of that name is not where alignment is strict.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(super) unsafe fn four(from: *const int8x16_t) -> [int8x16_t; 4] {
+    let (a, b, c, d): (int8x16_t, int8x16_t, int8x16_t, int8x16_t);
+    // SAFETY: the caller's promise: 64 bytes.
+    unsafe {
+        asm!("ld1 {{v16.16b-v19.16b}}, [{}]", in(reg) from, out("v16") a, out("v17") b, out("v18") c, out("v19") d,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    [a, b, c, d]
+}
+
+/// A quad of nibbles: the low ones of a word are columns 0 to 15 of a block, the high ones 16 to 31.
+///
+/// # Safety
+/// Four vectors must be readable at `data`, at any alignment.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(super) unsafe fn nibbles(data: *const int8x16_t) -> [int8x16_t; 8] {
+    // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
+    unsafe {
+        let bytes = four(data).map(|bytes| vreinterpretq_u8_s8(bytes));
+        let low = |i: usize| vreinterpretq_s8_u8(vandq_u8(bytes[i], vdupq_n_u8(0xf)));
+        let high = |i: usize| vreinterpretq_s8_u8(vshrq_n_u8::<4>(bytes[i]));
+        [low(0), low(1), low(2), low(3), high(0), high(1), high(2), high(3)]
+    }
+}
+
+/// A quad of bytes.
+///
+/// # Safety
+/// Eight vectors must be readable at `data`.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(super) unsafe fn bytes(data: *const int8x16_t) -> [int8x16_t; 8] {
+    // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
+    unsafe {
+        let ([a, b, c, d], [e, f, g, h]) = (four(data), four(data.add(4)));
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
+/// The address, once `total` is known as far as the compiler can tell: it would load what is there earlier than there are
+/// registers for it. The CPU itself waits for nothing.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(super) fn then(mut address: *const u8, total: &mut float32x4_t) -> *const u8 {
+    // SAFETY: no instruction at all.
+    unsafe {
+        asm!("// {0}, {1:v}", inout(reg) address, inout(vreg) *total, options(pure, readonly, nostack, preserves_flags));
+    }
+    address
+}
+
+/// 1.5 × 2²³. Integers below 2²² in magnitude, summed on top of its bits, give the bits of the float that is so much
+/// larger; taking it off again is exact, and costs the Cortex-A76 half of what a conversion does.
+#[cfg(target_arch = "aarch64")]
+pub(super) const ROUND: f32 = 12_582_912.0;
+
+/// A column's quants as they are.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(super) unsafe fn pair(x: *const int8x16_t) -> (int8x16_t, int8x16_t) {
+    // SAFETY: the caller's promise: 32 quants, which `Inputs` keeps aligned.
+    unsafe { (x.read(), x.add(1).read()) }
+}
+
+/// A column's quants, each four of them repeated four times.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn repeated(x: *const int8x16_t) -> [int8x16_t; 8] {
+    // SAFETY: the caller's promise.
+    let (low, high) = unsafe { pair(x) };
+    let (low, high) = (vreinterpretq_s32_s8(low), vreinterpretq_s32_s8(high));
+    [
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<0>(low)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<1>(low)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<2>(low)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<3>(low)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<0>(high)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<1>(high)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<2>(high)),
+        vreinterpretq_s8_s32(vdupq_laneq_s32::<3>(high)),
+    ]
+}
+
+/// Long multiplications, as instructions that LLVM does not take apart again: it likes to widen what it knows to be
+/// positive and to multiply 16-bit lanes: 108 instructions where 71 do.
+#[cfg(target_arch = "aarch64")]
+macro_rules! long {
+    ($($name:ident = $instruction:literal, $arrangement:literal;)+) => {$(
+        #[inline(always)]
+        fn $name(mut sum: int16x8_t, w: int8x16_t, x: int8x16_t) -> int16x8_t {
+            // SAFETY: registers only.
+            unsafe {
+                asm!(concat!($instruction, " {0:v}.8h, {1:v}.", $arrangement, ", {2:v}.", $arrangement),
+                    inout(vreg) sum, in(vreg) w, in(vreg) x, options(pure, nomem, nostack, preserves_flags));
+            }
+            sum
+        }
+    )+};
+}
+
+#[cfg(target_arch = "aarch64")]
+long! {
+    smlal = "smlal", "8b";
+    smlal2 = "smlal2", "16b";
+}
+
+/// The first of a chain.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(super) fn smull(w: int8x16_t, x: int8x16_t) -> (int16x8_t, int16x8_t) {
+    let (low, high);
+    // SAFETY: registers only.
+    unsafe {
+        asm!("smull {0:v}.8h, {2:v}.8b, {3:v}.8b", "smull2 {1:v}.8h, {2:v}.16b, {3:v}.16b",
+            out(vreg) low, lateout(vreg) high, in(vreg) w, in(vreg) x, options(pure, nomem, nostack, preserves_flags));
+    }
+    (low, high)
+}
+
+/// Sums of neighbouring lanes, as an instruction that LLVM does not take apart either.
+#[cfg(target_arch = "aarch64")]
+macro_rules! pairs {
+    ($($name:ident: $type:ty = $arrangement:literal;)+) => {$(
+        #[inline(always)]
+        fn $name(mut low: $type, high: $type) -> $type {
+            // SAFETY: registers only.
+            unsafe {
+                asm!(concat!("addp {0:v}.", $arrangement, ", {0:v}.", $arrangement, ", {1:v}.", $arrangement),
+                    inout(vreg) low, in(vreg) high, options(pure, nomem, nostack, preserves_flags));
+            }
+            low
+        }
+    )+};
+}
+
+#[cfg(target_arch = "aarch64")]
+pairs! {
+    addp_16: int16x8_t = "8h";
+    addp_32: int32x4_t = "4s";
+}
+
+/// Rows 0 and 1 are in the low halves, 2 and 3 in the high ones: two chains of products, summed to a row a lane.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn dot_neon<F: Quads>(w: &[int8x16_t; 8], x: [int8x16_t; 8], zero: int32x4_t) -> float32x4_t {
+    let first = |i: usize| smull(w[i], x[i]);
+    let more = |(low, high), i: usize| (smlal(low, w[i], x[i]), smlal2(high, w[i], x[i]));
+    let sums = if F::NARROW {
+        let (low, high) = more(more(more(more(more(more(more(first(0), 1), 2), 3), 4), 5), 6), 7);
+        let sums = addp_16(low, high);
+        if F::ZERO == 0 { vpaddlq_s16(sums) } else { vpadalq_s16(zero, sums) }
+    } else {
+        let add = |(low, high), (l, h)| (vpadalq_s16(low, l), vpadalq_s16(high, h));
+        let sums = more(first(0), 1);
+        let sums = (vpaddlq_s16(sums.0), vpaddlq_s16(sums.1));
+        let (low, high) = add(add(add(sums, more(first(2), 3)), more(first(4), 5)), more(first(6), 7));
+        addp_32(low, high)
+    };
+    vcvtq_f32_s32(sums)
+}
+
+/// Eight `sdot` by element.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+#[allow(clippy::extra_unused_type_parameters)] // called as `dot_neon` is
+pub(super) fn dot_dotprod<F: Quads>(
+    w: &[int8x16_t; 8],
+    (low, high): (int8x16_t, int8x16_t),
+    zero: int32x4_t,
+) -> float32x4_t {
+    let sum = vaddq_s32(zero, vreinterpretq_s32_f32(vdupq_n_f32(ROUND)));
+    let sum = neon::sdot_lane::<0>(sum, w[0], low);
+    let sum = neon::sdot_lane::<1>(sum, w[1], low);
+    let sum = neon::sdot_lane::<2>(sum, w[2], low);
+    let sum = neon::sdot_lane::<3>(sum, w[3], low);
+    let sum = neon::sdot_lane::<0>(sum, w[4], high);
+    let sum = neon::sdot_lane::<1>(sum, w[5], high);
+    let sum = neon::sdot_lane::<2>(sum, w[6], high);
+    let sum = neon::sdot_lane::<3>(sum, w[7], high);
+    vsubq_f32(vreinterpretq_f32_s32(sum), vdupq_n_f32(ROUND))
+}
+
+/// `total + (quad · column) × (scale × scales[LANE])`, where the column's quants are `AT` bytes behind `x` and lane `LANE` of
+/// `zeros` is added to the integers. In one piece, because 16 totals, eight vectors of weights, two of scales and what is in
+/// between leave the compiler no register to be clever with.
+///
+/// # Safety
+/// 32 quants must be readable there.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn column_dotprod<F: Quads, const AT: usize, const LANE: usize>(
+    mut total: float32x4_t,
+    w: &[int8x16_t; 8],
+    x: *const i8,
+    scale: float32x4_t,
+    scales: float32x4_t,
+    zeros: int32x4_t,
+) -> float32x4_t {
+    macro_rules! column {
+        ($begin:literal $(, $zeros:ident = $value:expr)?) => {
+            asm!(
+                "ldp {low:q}, {high:q}, [{x}, #{at}]",
+                $begin,
+                "sdot {sum:v}.4s, {w0:v}.16b, {low:v}.4b[0]",
+                "sdot {sum:v}.4s, {w1:v}.16b, {low:v}.4b[1]",
+                "sdot {sum:v}.4s, {w2:v}.16b, {low:v}.4b[2]",
+                "sdot {sum:v}.4s, {w3:v}.16b, {low:v}.4b[3]",
+                "sdot {sum:v}.4s, {w4:v}.16b, {high:v}.4b[0]",
+                "sdot {sum:v}.4s, {w5:v}.16b, {high:v}.4b[1]",
+                "sdot {sum:v}.4s, {w6:v}.16b, {high:v}.4b[2]",
+                "sdot {sum:v}.4s, {w7:v}.16b, {high:v}.4b[3]",
+                "fmul {low:v}.4s, {scale:v}.4s, {scales:v}.s[{lane}]",
+                "scvtf {sum:v}.4s, {sum:v}.4s",
+                "fmla {total:v}.4s, {sum:v}.4s, {low:v}.4s",
+                total = inout(vreg) total, sum = out(vreg) _, low = out(vreg) _, high = out(vreg) _, x = in(reg) x,
+                w0 = in(vreg) w[0], w1 = in(vreg) w[1], w2 = in(vreg) w[2], w3 = in(vreg) w[3],
+                w4 = in(vreg) w[4], w5 = in(vreg) w[5], w6 = in(vreg) w[6], w7 = in(vreg) w[7],
+                scale = in(vreg) scale, scales = in(vreg) scales, $($zeros = in(vreg) $value,)?
+                at = const AT, lane = const LANE,
+                options(pure, readonly, nostack, preserves_flags)
+            )
+        };
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        if F::ZERO == 0 {
+            column!("movi {sum:v}.2d, #0");
+        } else {
+            column!("dup {sum:v}.4s, {zeros:v}.s[{lane}]", zeros = zeros);
+        }
+    }
+    total
+}
+
+/// The same without `sdot`.
+///
+/// # Safety
+/// 32 quants must be readable `AT` bytes behind `x`.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn column_neon<F: Quads, const AT: usize, const LANE: usize>(
+    mut total: float32x4_t,
+    w: &[int8x16_t; 8],
+    x: *const i8,
+    scale: float32x4_t,
+    scales: float32x4_t,
+    zeros: int32x4_t,
+) -> float32x4_t {
+    /// The text of a step: four activations, repeated, times a vector of weights.
+    macro_rules! step {
+        ($low:literal, $high:literal, $w:literal, $lane:literal) => {
+            concat!(
+                "dup {t:v}.4s, {x:v}.s[",
+                $lane,
+                "]\n",
+                $low,
+                " {low:v}.8h, {",
+                $w,
+                ":v}.8b, {t:v}.8b\n",
+                $high,
+                " {high:v}.8h, {",
+                $w,
+                ":v}.16b, {t:v}.16b"
+            )
+        };
+    }
+    macro_rules! column {
+        ([$($text:expr),+] $($operands:tt)*) => {
+            asm!(
+                $($text,)+
+                "fmul {t:v}.4s, {scale:v}.4s, {scales:v}.s[{lane}]",
+                "scvtf {low:v}.4s, {low:v}.4s",
+                "fmla {total:v}.4s, {low:v}.4s, {t:v}.4s",
+                total = inout(vreg) total, low = out(vreg) _, high = out(vreg) _, x = out(vreg) _, t = out(vreg) _,
+                w0 = in(vreg) w[0], w1 = in(vreg) w[1], w2 = in(vreg) w[2], w3 = in(vreg) w[3],
+                w4 = in(vreg) w[4], w5 = in(vreg) w[5], w6 = in(vreg) w[6], w7 = in(vreg) w[7],
+                p = in(reg) x, scale = in(vreg) scale, scales = in(vreg) scales, $($operands)*
+                at = const AT, behind = const AT + 16, lane = const LANE,
+                options(pure, readonly, nostack, preserves_flags)
+            )
+        };
+    }
+    const { assert!(F::NARROW || F::ZERO == 0, "8-bit weights are signed as they are") };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !F::NARROW {
+            column!([
+                "ldr {x:q}, [{p}, #{at}]",
+                step!("smull", "smull2", "w0", 0), step!("smlal", "smlal2", "w1", 1),
+                "saddlp {a:v}.4s, {low:v}.8h", "saddlp {b:v}.4s, {high:v}.8h",
+                step!("smull", "smull2", "w2", 2), step!("smlal", "smlal2", "w3", 3),
+                "sadalp {a:v}.4s, {low:v}.8h", "sadalp {b:v}.4s, {high:v}.8h",
+                "ldr {x:q}, [{p}, #{behind}]",
+                step!("smull", "smull2", "w4", 0), step!("smlal", "smlal2", "w5", 1),
+                "sadalp {a:v}.4s, {low:v}.8h", "sadalp {b:v}.4s, {high:v}.8h",
+                step!("smull", "smull2", "w6", 2), step!("smlal", "smlal2", "w7", 3),
+                "sadalp {a:v}.4s, {low:v}.8h", "sadalp {b:v}.4s, {high:v}.8h",
+                "addp {low:v}.4s, {a:v}.4s, {b:v}.4s"
+            ] a = out(vreg) _, b = out(vreg) _,);
+        } else if F::ZERO == 0 {
+            column!([
+                "ldr {x:q}, [{p}, #{at}]",
+                step!("smull", "smull2", "w0", 0),
+                step!("smlal", "smlal2", "w1", 1),
+                step!("smlal", "smlal2", "w2", 2),
+                step!("smlal", "smlal2", "w3", 3),
+                "ldr {x:q}, [{p}, #{behind}]",
+                step!("smlal", "smlal2", "w4", 0),
+                step!("smlal", "smlal2", "w5", 1),
+                step!("smlal", "smlal2", "w6", 2),
+                step!("smlal", "smlal2", "w7", 3),
+                "addp {low:v}.8h, {low:v}.8h, {high:v}.8h",
+                "saddlp {low:v}.4s, {low:v}.8h"
+            ]);
+        } else {
+            column!([
+                "ldr {x:q}, [{p}, #{at}]",
+                step!("smull", "smull2", "w0", 0), step!("smlal", "smlal2", "w1", 1),
+                step!("smlal", "smlal2", "w2", 2), step!("smlal", "smlal2", "w3", 3),
+                "ldr {x:q}, [{p}, #{behind}]",
+                step!("smlal", "smlal2", "w4", 0), step!("smlal", "smlal2", "w5", 1),
+                step!("smlal", "smlal2", "w6", 2), step!("smlal", "smlal2", "w7", 3),
+                "addp {high:v}.8h, {low:v}.8h, {high:v}.8h",
+                "dup {low:v}.4s, {zeros:v}.s[{lane}]", "sadalp {low:v}.4s, {high:v}.8h"
+            ] zeros = in(vreg) zeros,);
+        }
+    }
+    total
+}
