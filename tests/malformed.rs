@@ -3,6 +3,7 @@
 mod common;
 
 use common::leak;
+use embodios::model::families::FAMILIES;
 use embodios::source::Memory;
 use embodios::{Alone, ByteSource, LoadError, LoadOptions, Model, ReadError, Runtime, Session, quant, synth};
 use proptest::prelude::*;
@@ -128,7 +129,11 @@ fn what_is_not_supported_is_named_with_what_is() {
 
     // Keys begin with the architecture too, so only its value changes here.
     let architecture = patched(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0mamba");
-    assert_eq!(words(&architecture), "the architecture mamba is not supported; supported: llama");
+    let families: String = FAMILIES.iter().map(|family| format!(" {}", family.architecture)).collect();
+    let expected = format!("models of the architecture mamba are not supported yet; supported:{families}");
+    assert_eq!(words(&architecture), expected);
+    let architecture = patched(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lamma");
+    assert_eq!(words(&architecture), format!("the architecture lamma is not known; supported:{families}"));
 
     let tokenizer = patched(b"gpt2", b"bert");
     assert!(words(&tokenizer).contains("bert"), "{}", words(&tokenizer));

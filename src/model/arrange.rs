@@ -6,13 +6,25 @@ use crate::quant::{self, Row, TILE};
 use alloc::vec::Vec;
 use spin::Mutex;
 
-/// A matrix whose tiles are to be arranged.
+/// A matrix, or several on one another, whose tiles are to be arranged.
 struct Tensor {
     format: &'static Row,
     /// From the beginning of the tensor data.
     offset: usize,
+    /// Whole tiles of all matrices.
     tiles: usize,
+    /// Those of one.
+    part_tiles: usize,
+    part_bytes: usize,
     tile_bytes: usize,
+}
+
+impl Tensor {
+    /// Where a tile begins, from the beginning of the tensor data.
+    fn tile(&self, index: usize) -> usize {
+        let (part, tile) = (index / self.part_tiles, index % self.part_tiles);
+        self.offset + part * self.part_bytes + tile * self.tile_bytes
+    }
 }
 
 /// Goes through the tensor data from front to back and arranges each whole tile as soon as its last byte is there.
@@ -28,20 +40,24 @@ pub struct Arranger {
 }
 
 impl Arranger {
-    /// An arranger of all matrices of a file, `done` tiles of which are arranged already, for so many workers; `None` if
-    /// scratch for the largest tile is not to be had, or the file is larger than memory.
-    pub fn new(gguf: &Gguf, done: usize, workers: usize) -> Option<Self> {
+    /// An arranger of all matrices of a file, `done` tiles of which are arranged already, for so many workers. `parts` says
+    /// how many matrices of equal height each tensor is; no tile reaches from one into the next. `None` if scratch for the
+    /// largest tile is not to be had, or the file is larger than memory.
+    pub fn new(gguf: &Gguf, parts: &[usize], done: usize, workers: usize) -> Option<Self> {
         let mut tensors = Vec::new();
-        for info in &gguf.tensors {
+        for (info, &parts) in gguf.tensors.iter().zip(parts) {
             // Floats stay as they are.
             let Some(format) = quant::by_id(info.kind).filter(|format| format.forms().blocks) else {
                 continue;
             };
             let row_bytes = format.row_bytes(usize::try_from(info.columns()).ok()?);
+            let rows = usize::try_from(info.rows()).ok()? / parts;
             tensors.push(Tensor {
                 format,
                 offset: usize::try_from(info.offset - gguf.data_offset).ok()?,
-                tiles: usize::try_from(info.rows()).ok()? / TILE,
+                tiles: rows / TILE * parts,
+                part_tiles: rows / TILE,
+                part_bytes: rows * row_bytes,
                 tile_bytes: TILE * row_bytes,
             });
         }
@@ -126,7 +142,7 @@ impl<'a> Tiles<'a> {
                 self.next = (self.next.0 + 1, 0);
                 continue;
             }
-            let skip = (tensor.offset + self.next.1 * tensor.tile_bytes).checked_sub(self.before)?;
+            let skip = tensor.tile(self.next.1).checked_sub(self.before)?;
             if self.data.len() < skip + tensor.tile_bytes {
                 return None;
             }

@@ -2,16 +2,19 @@
 
 mod arrange;
 pub mod budget;
+mod directory;
+mod experts;
 pub mod families;
 pub(crate) mod forward;
 mod spec;
 pub mod weights;
 
-pub use spec::Spec;
+pub use experts::Route;
+pub use spec::{Activation, Experts, NormKind, QkNorm, Spec};
 
 use crate::chat::{ChatError, Template};
 use crate::gguf::{Gguf, GgufError, Metadata, kinds};
-use crate::ops::rope;
+use crate::ops::rope::Rotation;
 use crate::pool::{Alone, Pool};
 use crate::simd::Level;
 use crate::source::{ByteSource, ReadError};
@@ -22,7 +25,7 @@ use alloc::vec::Vec;
 use budget::Budget;
 use core::fmt;
 use core::ops::ControlFlow;
-use weights::Weights;
+use weights::{Factors, Weights};
 
 /// How much of a model has been read, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +57,44 @@ pub struct Model {
     template: &'static Template,
     template_warning: Option<ChatError>,
     level: Level,
-    frequencies: Vec<f64>,
+    rotations: Rotations,
     pub(crate) weights: Weights,
 }
 
+/// How layers rotate queries and keys.
+struct Rotations {
+    /// All layers; in contexts up to that of the first training, where the file has factors for longer ones.
+    short: Rotation,
+    long: Option<Rotation>,
+    /// Those with a sliding window, where they rotate otherwise.
+    sliding: Option<Rotation>,
+}
+
+impl Rotations {
+    fn new(spec: &Spec, factors: &Factors) -> Self {
+        let rotation = |factors: Option<&[f32]>| {
+            Rotation::new(spec.rope_width, spec.rope_base, factors, spec.rope_scaling, spec.rope_magnitude)
+        };
+        Self {
+            short: rotation(factors.short.as_deref()),
+            long: factors.long.as_deref().map(|factors| rotation(Some(factors))),
+            sliding: spec.rope_sliding.map(|(base, scaling)| {
+                Rotation::new(spec.rope_width, base, factors.short.as_deref(), scaling, 1.0)
+            }),
+        }
+    }
+}
+
 impl Model {
+    /// How a layer rotates queries and keys in a context of so many positions.
+    pub fn rotation(&self, layer: usize, context: usize) -> &Rotation {
+        match &self.rotations {
+            Rotations { sliding: Some(sliding), .. } if self.spec.window(layer).is_some() => sliding,
+            Rotations { long: Some(long), .. } if context > self.spec.rope_original => long,
+            Rotations { short, .. } => short,
+        }
+    }
+
     /// Reads a GGUF file: [`Gguf::open`], [`Opened::new`], then [`Opened::load`].
     pub fn load(
         source: &dyn ByteSource,
@@ -128,7 +164,7 @@ impl Opened {
             let what = alloc::format!("{tokens} tokens in the tokenizer and {rows} in the weights");
             return Err(LoadError::Unsupported { what });
         }
-        weights::Plan::of(&gguf, &spec)?;
+        weights::check(&gguf, families::family(&gguf)?, &spec)?;
         Ok(Self { gguf, spec, tokenizer })
     }
 
@@ -153,11 +189,11 @@ impl Opened {
             Ok(template) => (template, None),
             Err(error) => (error.fall_back(), Some(error)),
         };
-        let weights =
-            Weights::load(&gguf, &spec, source, options.pool.unwrap_or(&Alone), &mut |done, total| {
-                progress(Progress { done, total })
-            })?;
-        let frequencies = rope::frequencies(spec.rope_width, spec.rope_base, weights.rope_factors.as_deref());
+        let (family, pool) = (families::family(&gguf)?, options.pool.unwrap_or(&Alone));
+        let weights = Weights::load(&gguf, family, &spec, source, pool, &mut |done, total| {
+            progress(Progress { done, total })
+        })?;
+        let rotations = Rotations::new(&spec, &weights.rope_factors);
         Ok(Arc::new(Model {
             metadata: gguf.metadata.without_arrays(),
             level: options.level,
@@ -165,7 +201,7 @@ impl Opened {
             tokenizer,
             template,
             template_warning,
-            frequencies,
+            rotations,
             weights,
         }))
     }
@@ -251,8 +287,11 @@ impl fmt::Display for LoadError {
             Self::Gguf(error) => error.fmt(f),
             Self::Tokenizer(error) => error.fmt(f),
             Self::Architecture { name } => {
-                write!(f, "the architecture {name} is not supported; supported:")?;
-                families::FAMILIES.iter().try_for_each(|(name, _)| write!(f, " {name}"))
+                match families::RECOGNISED.contains(&name.as_str()) {
+                    true => write!(f, "models of the architecture {name} are not supported yet; supported:")?,
+                    false => write!(f, "the architecture {name} is not known; supported:")?,
+                }
+                families::FAMILIES.iter().try_for_each(|family| write!(f, " {}", family.architecture))
             }
             Self::Unsupported { what } => write!(f, "this model needs what is not supported: {what}"),
             Self::Format { tensor, kind } => {

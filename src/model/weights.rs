@@ -1,19 +1,18 @@
-//! Tensor names → typed views into one arena that is never copied, arranged while it is read. Every shape is checked
-//! here.
+//! Weights: typed views into one arena that is never copied, arranged while it is read.
 
 use super::LoadError;
 use super::arrange::Arranger;
+use super::directory::{Directory, Found};
+use super::families::Family;
 use super::spec::Spec;
-use crate::gguf::{Gguf, TensorInfo};
+use crate::gguf::Gguf;
 use crate::ops::matmul::View;
 use crate::pool::Pool;
-use crate::quant::{self, Row};
+use crate::quant::Row;
 use crate::source::ByteSource;
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 /// Bytes read from the source at once: long enough for the card's longest transfers, short enough for a lively
 /// progress bar and a prompt answer to Ctrl-C.
@@ -39,90 +38,164 @@ impl Arena {
 /// A weight matrix: its format, its shape and its place in the arena.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix {
-    format: &'static Row,
-    rows: usize,
-    columns: usize,
-    offset: usize,
+    pub(super) format: &'static Row,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// From the beginning of the tensor data.
+    pub(super) offset: usize,
 }
 
 impl Matrix {
+    /// Values of its product with a column.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Bytes of the matrix.
     pub fn bytes(&self) -> usize {
         self.rows * self.format.row_bytes(self.columns)
     }
+
+    /// The matrix of the same shape that lies so many matrices further: another expert's, or the up behind a gate.
+    pub fn next(&self, index: usize) -> Self {
+        Self { offset: self.offset + index * self.bytes(), ..*self }
+    }
 }
 
-/// One transformer block.
+/// What is done to the values of a product, row by row: `product × scale + bias`. Both are one number a row, or empty.
+#[derive(Default)]
+pub struct Affine {
+    /// BitNet's scales of whole matrices.
+    pub scale: Vec<f32>,
+    /// Biases.
+    pub bias: Vec<f32>,
+}
+
+impl Affine {
+    /// Nothing is done.
+    pub fn is_none(&self) -> bool {
+        self.scale.is_empty() && self.bias.is_empty()
+    }
+
+    /// Does it to the products of the rows from `first` on.
+    pub fn apply(&self, products: &mut [f32], first: usize) {
+        if !self.scale.is_empty() {
+            products.iter_mut().zip(&self.scale[first..]).for_each(|(x, scale)| *x *= scale);
+        }
+        if !self.bias.is_empty() {
+            products.iter_mut().zip(&self.bias[first..]).for_each(|(x, bias)| *x += bias);
+        }
+    }
+}
+
+/// A norm's weight and, in some layer norms, bias (else empty).
+pub struct Norm {
+    /// What normed values are multiplied by.
+    pub weight: Vec<f32>,
+    /// What is added to them.
+    pub bias: Vec<f32>,
+}
+
+/// One layer: something that mixes tokens, then a feed-forward network for each of them.
 pub struct Layer {
-    /// Norm before attention: embedding floats.
-    pub attention_norm: Vec<f32>,
-    /// Query: query width × embedding.
-    pub q: Matrix,
-    /// Key: kv width × embedding.
-    pub k: Matrix,
-    /// Value: kv width × embedding.
-    pub v: Matrix,
+    /// What mixes tokens.
+    pub mixer: Mixer,
+    /// Norm before the feed-forward network: embedding floats. In a parallel block without, the mixer's serves both.
+    pub ffn_norm: Option<Norm>,
+    /// The feed-forward network.
+    pub feed_forward: FeedForward,
+    /// Norm after it.
+    pub ffn_post_norm: Option<Norm>,
+}
+
+/// How a layer mixes tokens: one kind of block among several that models are made of.
+pub enum Mixer {
+    /// Attention over the tokens so far.
+    Attention(Attention),
+}
+
+/// Attention's weights.
+pub struct Attention {
+    /// Norm before: embedding floats.
+    pub norm: Option<Norm>,
+    /// Query (query width × embedding), key and value (kv width × embedding); or one matrix that is all three.
+    pub qkv: Vec<Matrix>,
+    /// What is done to all three.
+    pub qkv_affine: Affine,
+    /// Weight of the norm of queries, if any: a head, or all of them.
+    pub q_norm: Vec<f32>,
+    /// The same of keys.
+    pub k_norm: Vec<f32>,
+    /// Norm of the heads' results, before `output`: query width.
+    pub sub_norm: Option<Norm>,
     /// Output: embedding × query width.
     pub output: Matrix,
-    /// Norm before the feed-forward network: embedding floats.
-    pub ffn_norm: Vec<f32>,
-    /// Gate: feed forward × embedding.
-    pub gate: Matrix,
-    /// Up: feed forward × embedding.
-    pub up: Matrix,
+    /// What is done to its products.
+    pub output_affine: Affine,
+    /// Norm after: embedding floats.
+    pub post_norm: Option<Norm>,
+}
+
+/// A feed-forward network.
+pub enum FeedForward {
+    /// One for all tokens.
+    Dense(Dense),
+    /// Some of many for each.
+    Experts(Experts),
+}
+
+/// Up, activation, down.
+pub struct Dense {
+    /// Gate and up (feed forward × embedding); or up alone, where there is no gate.
+    pub up: Vec<Matrix>,
+    /// What is done to each one's products.
+    pub up_affines: Vec<Affine>,
+    /// Norm of what is between: feed forward.
+    pub sub_norm: Option<Norm>,
     /// Down: embedding × feed forward.
     pub down: Matrix,
+    /// What is done to its products.
+    pub down_affine: Affine,
 }
 
-/// Where every weight that the forward pass asks for lies in the file; nothing is read yet.
-pub struct Plan<'a> {
-    embedding: Matrix,
-    head: Matrix,
-    output_norm: &'a TensorInfo,
-    factors: Option<&'a TensorInfo>,
-    /// Each layer's matrices in the order of [`Layer`], and its two norms.
-    matrices: Vec<([Matrix; 7], [&'a TensorInfo; 2])>,
+/// A router and its experts: gate, up and down of the first of them, the others' lie behind.
+pub struct Experts {
+    /// Router: experts × embedding.
+    pub router: Matrix,
+    /// Gate and up of the first expert: feed forward × embedding.
+    pub up: [Matrix; 2],
+    /// Down of the first expert: embedding × feed forward.
+    pub down: Matrix,
+    /// The expert that every token goes through.
+    pub shared: Option<Dense>,
+    /// What its sigmoid is taken of, times a token: embedding floats, or empty.
+    pub shared_gate: Vec<f32>,
 }
 
-impl<'a> Plan<'a> {
-    /// Finds every tensor and checks its shape and format. Tensors that no part of the forward pass would use are
-    /// an error: a model that has them would be answered wrongly without.
-    pub fn of(gguf: &'a Gguf, spec: &Spec) -> Result<Self, LoadError> {
-        let mut directory = Directory { gguf, used: alloc::vec![false; gguf.tensors.len()] };
-        let (wide, narrow) = (spec.query_width(), spec.kv_width());
-        let embedding = directory.matrix("token_embd.weight", spec.vocabulary, spec.embedding)?;
-        let output_norm = directory.vector("output_norm.weight", spec.embedding)?;
-        let head = match gguf.tensor("output.weight") {
-            Some(_) => directory.matrix("output.weight", spec.vocabulary, spec.embedding)?,
-            None => embedding,
+impl Layer {
+    /// Bytes of weights that a token reads.
+    fn bytes(&self, used: usize) -> usize {
+        let Mixer::Attention(attention) = &self.mixer;
+        let sum = |matrices: &[Matrix]| matrices.iter().map(Matrix::bytes).sum::<usize>();
+        let dense = |dense: &Dense| sum(&dense.up) + dense.down.bytes();
+        let feed_forward = match &self.feed_forward {
+            FeedForward::Dense(network) => dense(network),
+            FeedForward::Experts(experts) => {
+                let each = sum(&experts.up) + experts.down.bytes();
+                experts.router.bytes() + used * each + experts.shared.as_ref().map_or(0, dense)
+            }
         };
-        let factors = match gguf.tensor("rope_freqs.weight") {
-            Some(_) => Some(directory.vector("rope_freqs.weight", spec.rope_width / 2)?),
-            None => None,
-        };
-        let mut matrices = Vec::new();
-        for index in 0..spec.layers {
-            let name = |part: &str| format!("blk.{index}.{part}.weight");
-            let mut matrix =
-                |part: &str, rows: usize, columns: usize| directory.matrix(&name(part), rows, columns);
-            let found = [
-                matrix("attn_q", wide, spec.embedding)?,
-                matrix("attn_k", narrow, spec.embedding)?,
-                matrix("attn_v", narrow, spec.embedding)?,
-                matrix("attn_output", spec.embedding, wide)?,
-                matrix("ffn_gate", spec.feed_forward, spec.embedding)?,
-                matrix("ffn_up", spec.feed_forward, spec.embedding)?,
-                matrix("ffn_down", spec.embedding, spec.feed_forward)?,
-            ];
-            let norms = [
-                directory.vector(&name("attn_norm"), spec.embedding)?,
-                directory.vector(&name("ffn_norm"), spec.embedding)?,
-            ];
-            matrices.push((found, norms));
-        }
-        directory.all_used()?;
-        Ok(Self { embedding, head, output_norm, factors, matrices })
+        sum(&attention.qkv) + attention.output.bytes() + feed_forward
     }
+}
+
+/// Factors of the rotation frequencies: one a pair each.
+#[derive(Default)]
+pub struct Factors {
+    /// For every context, or for those that the model was first trained for.
+    pub short: Option<Vec<f32>>,
+    /// For longer ones.
+    pub long: Option<Vec<f32>>,
 }
 
 /// All weights of a model.
@@ -130,51 +203,55 @@ pub struct Weights {
     arena: Arena,
     /// Vocabulary × embedding: a row a token.
     pub embedding: Matrix,
-    /// Transformer blocks in order.
+    /// Context × embedding: a row a position, where positions are learned.
+    pub positions: Option<Matrix>,
+    /// Layers in order.
     pub layers: Vec<Layer>,
     /// Norm before the output head: embedding floats.
-    pub output_norm: Vec<f32>,
+    pub output_norm: Norm,
     /// Vocabulary × embedding: the embedding itself where the file ties them.
     pub head: Matrix,
-    /// Divisors of the rotation frequencies, one a pair, where the file has them (Llama 3.1).
-    pub rope_factors: Option<Vec<f32>>,
+    /// What is done to logits.
+    pub head_affine: Affine,
+    /// Divisors of the rotation frequencies (Llama 3.1, longrope).
+    pub rope_factors: Factors,
+    used_experts: usize,
+}
+
+/// Finds every tensor and checks its shape and format, without reading any. Tensors that no part of the forward pass would
+/// use are an error: a model that has them would be answered wrongly without.
+pub fn check(gguf: &Gguf, family: &Family, spec: &Spec) -> Result<(), LoadError> {
+    let mut directory = Directory::new(gguf, family, spec, None);
+    directory.all()?;
+    directory.all_used()
 }
 
 impl Weights {
-    /// Reads the tensors that a [`Plan`] has found.
+    /// Reads the tensors that [`check`] has found.
     pub fn load(
         gguf: &Gguf,
+        family: &Family,
         spec: &Spec,
         source: &dyn ByteSource,
         pool: &dyn Pool,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Self, LoadError> {
-        let Plan { embedding, head, output_norm, factors, matrices } = Plan::of(gguf, spec)?;
-        let arena = fill(gguf, source, (pool, CHUNK), progress)?;
-        let bytes = arena.bytes();
-        let vector = |info: &TensorInfo, len: usize| vector(gguf, bytes, info, len);
-        let layers = matrices
-            .into_iter()
-            .map(|([q, k, v, output, gate, up, down], [attention, ffn])| {
-                Ok(Layer {
-                    attention_norm: vector(attention, spec.embedding)?,
-                    ffn_norm: vector(ffn, spec.embedding)?,
-                    q,
-                    k,
-                    v,
-                    output,
-                    gate,
-                    up,
-                    down,
-                })
-            })
-            .collect::<Result<_, LoadError>>()?;
+        let mut directory = Directory::new(gguf, family, spec, None);
+        directory.all()?;
+        let parts = directory.parts;
+        let arena = fill(gguf, &parts, source, (pool, CHUNK), progress)?;
+        let mut directory = Directory::new(gguf, family, spec, Some(arena.bytes()));
+        let Found { embedding, positions, layers, output_norm, head, head_affine, rope_factors } =
+            directory.all()?;
         Ok(Self {
             embedding,
+            positions,
             layers,
-            output_norm: vector(output_norm, spec.embedding)?,
+            output_norm,
             head,
-            rope_factors: factors.map(|info| vector(info, spec.rope_width / 2)).transpose()?,
+            head_affine,
+            rope_factors,
+            used_experts: spec.experts.map_or(0, |experts| experts.used),
             arena,
         })
     }
@@ -187,10 +264,8 @@ impl Weights {
 
     /// Bytes of weights that one decoded token reads.
     pub fn bytes_per_token(&self) -> u64 {
-        let layer = |l: &Layer| {
-            [l.q, l.k, l.v, l.output, l.gate, l.up, l.down].iter().map(Matrix::bytes).sum::<usize>()
-        };
-        (self.layers.iter().map(layer).sum::<usize>() + self.head.bytes()) as u64
+        let layers = self.layers.iter().map(|layer| layer.bytes(self.used_experts)).sum::<usize>();
+        (layers + self.head.bytes()) as u64
     }
 
     /// All tensor data.
@@ -210,6 +285,7 @@ impl Weights {
 /// Reads all tensor data, or finds it where it is.
 fn fill(
     gguf: &Gguf,
+    parts: &[usize],
     source: &dyn ByteSource,
     (pool, chunk): (&dyn Pool, usize),
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
@@ -221,7 +297,8 @@ fn fill(
     if let Some(region) = source.in_place() {
         let arranged = region.arranged(|bytes, tiles| {
             let data = bytes.get_mut(start..start + len);
-            let (Some(data), Some(mut arranger)) = (data, Arranger::new(gguf, tiles, pool.width())) else {
+            let (Some(data), Some(mut arranger)) = (data, Arranger::new(gguf, parts, tiles, pool.width()))
+            else {
                 return (tiles, false);
             };
             let count = arranger.advance(pool, data);
@@ -231,7 +308,7 @@ fn fill(
         let _ = progress(len as u64, len as u64);
         return Ok(Arena::InPlace(bytes));
     }
-    let mut arranger = Arranger::new(gguf, 0, pool.width()).ok_or_else(out_of_memory)?;
+    let mut arranger = Arranger::new(gguf, parts, 0, pool.width()).ok_or_else(out_of_memory)?;
     let mut units: Vec<u128> = Vec::new();
     units.try_reserve_exact(len.div_ceil(16)).map_err(|_| out_of_memory())?;
     units.resize(len.div_ceil(16), 0);
@@ -256,72 +333,6 @@ fn fill(
     arranger.advance(pool, data);
     let _ = progress(done as u64, len as u64);
     Ok(Arena::Own(units))
-}
-
-/// Norms and the like are a few floats: kept as floats, whatever the file has.
-fn vector(gguf: &Gguf, bytes: &[u8], info: &TensorInfo, len: usize) -> Result<Vec<f32>, LoadError> {
-    let format = format_of(info)?;
-    let start = usize::try_from(info.offset - gguf.data_offset).map_err(|_| wrong_shape(info, 1, len))?;
-    let mut floats = alloc::vec![0.0; len];
-    // A tensor lies inside the arena: its end was taken into account when the arena was made.
-    let row = &bytes[start..][..format.row_bytes(len)];
-    match <[f32]>::ref_from_bytes(row) {
-        Ok(values) if format.name == "F32" => floats.copy_from_slice(values),
-        _ => (format.dequantize)(row, &mut floats),
-    }
-    Ok(floats)
-}
-
-fn format_of(info: &TensorInfo) -> Result<&'static Row, LoadError> {
-    quant::by_id(info.kind).ok_or_else(|| LoadError::Format { tensor: info.name.clone(), kind: info.kind })
-}
-
-fn wrong_shape(info: &TensorInfo, rows: usize, columns: usize) -> LoadError {
-    LoadError::Shape { tensor: info.name.clone(), found: info.shape.clone(), columns, rows }
-}
-
-/// The tensor directory, and which of its entries have been asked for.
-struct Directory<'a> {
-    gguf: &'a Gguf,
-    used: Vec<bool>,
-}
-
-impl<'a> Directory<'a> {
-    fn find(&mut self, name: &str) -> Result<&'a TensorInfo, LoadError> {
-        match self.gguf.tensors.iter().position(|info| info.name == name) {
-            Some(index) => {
-                self.used[index] = true;
-                Ok(&self.gguf.tensors[index])
-            }
-            None => Err(LoadError::MissingTensor { name: name.into() }),
-        }
-    }
-
-    /// A few floats, in whatever format.
-    fn vector(&mut self, name: &str, len: usize) -> Result<&'a TensorInfo, LoadError> {
-        let info = self.find(name)?;
-        if info.columns() != len as u64 || info.rows() != 1 {
-            return Err(wrong_shape(info, 1, len));
-        }
-        format_of(info).map(|_| info)
-    }
-
-    fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Matrix, LoadError> {
-        let info = self.find(name)?;
-        if info.columns() != columns as u64 || info.rows() != rows as u64 {
-            return Err(wrong_shape(info, rows, columns));
-        }
-        let offset = usize::try_from(info.offset - self.gguf.data_offset)
-            .map_err(|_| wrong_shape(info, rows, columns))?;
-        Ok(Matrix { format: format_of(info)?, rows, columns, offset })
-    }
-
-    fn all_used(&self) -> Result<(), LoadError> {
-        match self.gguf.tensors.iter().zip(&self.used).find(|(_, used)| !**used) {
-            Some((info, _)) => Err(LoadError::UnusedTensor { name: String::from(&info.name) }),
-            None => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -369,18 +380,19 @@ mod tests {
             let bytes: &'static [u8] = synth::tiny(5, format).leak();
             let gguf = Gguf::open(&Memory(bytes)).unwrap();
             let go_on = &mut |_, _| ControlFlow::Continue(());
-            let once = fill(&gguf, &Memory(bytes), (&Alone, usize::MAX / 2), go_on).unwrap();
+            let parts = alloc::vec![1; gguf.tensors.len()];
+            let once = fill(&gguf, &parts, &Memory(bytes), (&Alone, usize::MAX / 2), go_on).unwrap();
             let pools = [&Alone as &dyn Pool, &Threads(2), &Threads(4), &Lazy];
             for (pool, chunk) in
                 pools.into_iter().flat_map(|pool| [511, 4096, 30_011, CHUNK].map(|chunk| (pool, chunk)))
             {
-                let arena = fill(&gguf, &Memory(bytes), (pool, chunk), go_on).unwrap();
+                let arena = fill(&gguf, &parts, &Memory(bytes), (pool, chunk), go_on).unwrap();
                 assert!(arena.bytes() == once.bytes(), "{}, {} workers, {chunk}", format.name, pool.width());
             }
             for pool in pools {
                 let region: &'static InPlace =
                     std::boxed::Box::leak(std::boxed::Box::new(InPlace::new(bytes.to_vec().leak())));
-                let arena = fill(&gguf, &region, (pool, CHUNK), go_on).unwrap();
+                let arena = fill(&gguf, &parts, &region, (pool, CHUNK), go_on).unwrap();
                 let bytes = arena.bytes();
                 assert!(bytes == &once.bytes()[..bytes.len()], "{}, in place", format.name);
             }

@@ -199,6 +199,48 @@ fn gate_neon<const GELU: bool>(gate: &mut [f32], up: &[f32]) {
     }
 }
 
+/// `x = cap × tanh(x / cap)`: no value goes beyond ± cap (Gemma 2, arXiv:2408.00118). Within 2⁻²² cap. A NaN stays one.
+pub fn soft_cap(level: Level, x: &mut [f32], cap: f32) {
+    match level {
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: the level proves the instructions.
+        Level::Neon(_) | Level::Dotprod(_) => unsafe { soft_cap_neon(x, cap) },
+        _ => soft_cap_plain(level, x, cap),
+    }
+}
+
+compiled_twice! { fn soft_cap_plain(x: &mut [f32], cap: f32) = soft_cap_body; }
+
+/// tanh u = 1 − 2 / (1 + e^2u).
+#[inline(always)]
+fn soft_cap_body<M: Fused>(x: &mut [f32], cap: f32) {
+    let twice = 2.0 / cap;
+    for x in x {
+        *x = cap * (1.0 - 2.0 / (1.0 + exp_body::<M>(*x * twice)));
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+fn soft_cap_neon(x: &mut [f32], cap: f32) {
+    let (whole, rest) = x.as_chunks_mut::<4>();
+    let (one, two) = (vdupq_n_f32(1.0), vdupq_n_f32(2.0));
+    for four in whole {
+        // SAFETY: four floats.
+        unsafe {
+            let power = exp_neon(vmulq_n_f32(neon::load_floats(four.as_ptr()), 2.0 / cap));
+            let tanh = vsubq_f32(one, vdivq_f32(two, vaddq_f32(one, power)));
+            neon::store_floats(four.as_mut_ptr(), vmulq_n_f32(tanh, cap));
+        }
+    }
+    soft_cap_body::<Soft>(rest, cap);
+}
+
+/// `x += scale × y`, each product rounded by itself.
+pub fn add_scaled(x: &mut [f32], scale: f32, y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += scale * y);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,6 +302,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn soft_caps_are_within_their_stated_error_and_never_beyond_the_cap() {
+        for level in levels() {
+            for cap in [30.0, 50.0] {
+                let mut x: Vec<f32> = (-4000..4000).map(|step| step as f32 / 10.0).collect();
+                let exact: Vec<f64> =
+                    x.iter().map(|&x| f64::from(cap) * libm::tanh(f64::from(x) / f64::from(cap))).collect();
+                soft_cap(level, &mut x, cap);
+                let worst =
+                    x.iter().zip(&exact).map(|(x, exact)| (f64::from(*x) - exact).abs()).fold(0.0, f64::max);
+                assert!(worst < f64::from(cap) / f64::from(1 << 22), "{level}, {worst:e}");
+                assert!(x.iter().all(|x| x.abs() <= cap));
+                let mut ends = [f32::INFINITY, f32::NEG_INFINITY, 0.0, 1e30, -1e30];
+                soft_cap(level, &mut ends, cap);
+                assert_eq!(ends, [cap, -cap, 0.0, cap, -cap], "{level}");
+                let mut nan = [f32::NAN; 5];
+                soft_cap(level, &mut nan, cap);
+                assert!(nan.iter().all(|x| x.is_nan()));
+            }
+        }
+    }
+
     /// Any bits, but one pattern for all NaNs.
     fn bits(values: &[f32]) -> Vec<u32> {
         values.iter().map(|value| if value.is_nan() { u32::MAX } else { value.to_bits() }).collect()
@@ -278,6 +342,10 @@ mod tests {
             let sums: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
             for level in levels() {
                 let (mut silu, mut gelu, mut sum) = (x.clone(), x.clone(), x.clone());
+                let (mut capped, mut plainly_capped) = (x.clone(), x.clone());
+                soft_cap(level, &mut capped, 30.0);
+                soft_cap(Level::Plain, &mut plainly_capped, 30.0);
+                prop_assert_eq!(bits(&capped), bits(&plainly_capped), "{}", level);
                 silu_gate(level, &mut silu, &y);
                 gelu_gate(level, &mut gelu, &y);
                 add(&mut sum, &y);

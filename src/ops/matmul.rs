@@ -80,15 +80,34 @@ fn at_once(run: Range<usize>, columns: usize) -> impl Iterator<Item = Range<usiz
 /// # Panics
 /// If sizes disagree.
 pub fn matmul(pool: &dyn Pool, level: Level, out: &mut [f32], matrices: &[View<'_>], inputs: &Inputs) {
-    product(pool, level, out, matrices, inputs, elementwise::copy);
+    product(pool, level, out, matrices, inputs, &|out, sums, _| elementwise::copy(out, sums));
 }
+
+/// [`matmul`] that lets `combine(out, sums, first)` decide what becomes of the products of the rows from `first` on,
+/// counted over all matrices: by whoever computed them, so that a bias or a scale is no job of its own.
+///
+/// # Panics
+/// If sizes disagree.
+pub fn matmul_with(
+    pool: &dyn Pool,
+    level: Level,
+    out: &mut [f32],
+    matrices: &[View<'_>],
+    inputs: &Inputs,
+    combine: Combine<'_>,
+) {
+    product(pool, level, out, matrices, inputs, &combine);
+}
+
+/// What becomes of the products of some rows: where they go, the products, and which row is the first.
+pub type Combine<'a> = &'a (dyn Fn(&mut [f32], &[f32], usize) + Sync);
 
 /// A matrix times every column, added to what is in `out`: columns × rows.
 ///
 /// # Panics
 /// If sizes disagree.
 pub fn matmul_add(pool: &dyn Pool, level: Level, out: &mut [f32], matrix: View<'_>, inputs: &Inputs) {
-    product(pool, level, out, &[matrix], inputs, elementwise::add);
+    product(pool, level, out, &[matrix], inputs, &|out, sums, _| elementwise::add(out, sums));
 }
 
 /// Most matrices that are multiplied in one job.
@@ -100,7 +119,7 @@ fn product(
     out: &mut [f32],
     matrices: &[View<'_>],
     inputs: &Inputs,
-    combine: fn(&mut [f32], &[f32]),
+    combine: &(impl Fn(&mut [f32], &[f32], usize) + Sync),
 ) {
     let mut parts = [0; STACK];
     for (part, matrix) in parts.iter_mut().zip(matrices) {
@@ -112,6 +131,7 @@ fn product(
     let parts = &parts[..matrices.len()];
     run_tiles(pool, out, inputs.count(), parts, TILE, &|part, run, mut band: Band<'_>| {
         let mut sums = [[0.0; TILE]; GROUP];
+        let top = band.rows().start;
         for tiles in at_once(run.clone(), inputs.count()) {
             let rows =
                 (tiles.start - run.start) * TILE..((tiles.end - run.start) * TILE).min(band.rows().len());
@@ -121,13 +141,13 @@ fn product(
                 if group.len() == 1 {
                     // The sums of all tiles lie as in the column.
                     let out = &mut band.column(group.start)[rows.clone()];
-                    combine(out, &sums.as_flattened()[..rows.len()]);
+                    combine(out, &sums.as_flattened()[..rows.len()], top + rows.start);
                     continue;
                 }
                 for (sums, first) in sums.chunks_exact(group.len()).zip(rows.clone().step_by(TILE)) {
                     for (sums, column) in sums.iter().zip(group.clone()) {
                         let out = &mut band.column(column)[first..rows.end.min(first + TILE)];
-                        combine(out, &sums[..out.len()]);
+                        combine(out, &sums[..out.len()], top + first);
                     }
                 }
             }
@@ -135,11 +155,12 @@ fn product(
     });
 }
 
-/// What is done to the products of the gate and of the up matrix: the first takes the result.
-pub type Gate = fn(Level, &mut [f32], &[f32]);
+/// What is done to the products of the gate and of the up matrix, some rows of each, and which row is the first: the
+/// first takes the result. Without a gate the first are those of the up matrix, and the second are ones.
+pub type Activate<'a> = &'a (dyn Fn(&mut [f32], &mut [f32], usize) + Sync);
 
 /// `gate × columns` and `up × columns` made into the columns of the next product, block by block, by whoever computed
-/// them: one job, one wait, and no buffer between.
+/// them: one job, one wait, and no buffer between. `matrices` are gate and up, or up alone.
 ///
 /// # Panics
 /// If sizes disagree.
@@ -147,29 +168,30 @@ pub fn gated(
     pool: &dyn Pool,
     level: Level,
     out: &mut Inputs,
-    gate: View<'_>,
-    up: View<'_>,
+    matrices: &[View<'_>],
     inputs: &Inputs,
-    activate: Gate,
+    activate: Activate<'_>,
 ) {
-    assert_eq!((gate.rows, gate.columns), (up.rows, up.columns), "gate and up are alike");
-    assert_eq!(gate.columns, inputs.columns(), "as many columns as values in an input");
-    out.shape(gate.rows, inputs.count());
+    let (height, columns) = (matrices[0].rows, matrices[0].columns);
+    assert!(matrices.len() <= 2, "gate and up");
+    assert!(matrices.iter().all(|m| (m.rows, m.columns) == (height, columns)), "gate and up are alike");
+    assert_eq!(columns, inputs.columns(), "as many columns as values in an input");
+    out.shape(height, inputs.count());
     out.share_blocks(pool, &|mut writer| {
         // Two tiles a block: the products of both with each column.
         let mut sums = [[[0.0; TILE]; 2 * GROUP]; 2];
-        let mut values = [[0f32; BLOCK]; 2];
+        let mut values = [[1f32; BLOCK]; 2];
         for block in writer.blocks() {
-            let rows = BLOCK.min(gate.rows - block * BLOCK);
+            let rows = BLOCK.min(height - block * BLOCK);
             let tiles = block * BLOCK / TILE..(block * BLOCK + rows).div_ceil(TILE);
             for group in inputs.groups() {
                 let count = group.len();
-                for (matrix, sums) in [&gate, &up].into_iter().zip(&mut sums) {
+                for (matrix, sums) in matrices.iter().zip(&mut sums) {
                     let sums = &mut sums[..tiles.len() * count];
                     matrix.multiply(level, tiles.clone(), inputs, group.clone(), sums);
                 }
                 for (index, column) in group.enumerate() {
-                    for (values, sums) in values.iter_mut().zip(&sums) {
+                    for (values, sums) in values.iter_mut().zip(&sums[..matrices.len()]) {
                         for (tile, values) in
                             values.as_chunks_mut::<TILE>().0[..tiles.len()].iter_mut().enumerate()
                         {
@@ -177,7 +199,7 @@ pub fn gated(
                         }
                     }
                     let [gates, ups] = &mut values;
-                    activate(level, &mut gates[..rows], &ups[..rows]);
+                    activate(&mut gates[..rows], &mut ups[..rows], block * BLOCK);
                     writer.put(column, block, &gates[..rows]);
                 }
             }
@@ -185,8 +207,12 @@ pub fn gated(
     });
 }
 
+/// What becomes of some products, and which row is the first.
+pub type Finish<'a> = &'a (dyn Fn(&mut [f32], usize) + Sync);
+
 /// For every column, the row with the largest product, the first of them if there are several, into `best`; a NaN is never
-/// the largest. The products themselves are not kept. `room` is scratch: [`best_room`] floats.
+/// the largest. The products themselves are not kept; `finish(products, first)` may change those of the rows from `first`
+/// on before they are compared. `room` is scratch: [`best_room`] floats.
 ///
 /// # Panics
 /// If sizes disagree.
@@ -196,6 +222,7 @@ pub fn best(
     best: &mut [u32],
     matrix: View<'_>,
     inputs: &Inputs,
+    finish: Option<Finish<'_>>,
     room: &mut [f32],
 ) {
     assert_eq!(best.len(), inputs.count(), "a row for every column");
@@ -207,9 +234,12 @@ pub fn best(
             for group in inputs.groups() {
                 let sums = &mut sums[..tiles.len() * group.len()];
                 matrix.multiply(level, tiles.clone(), inputs, group.clone(), sums);
-                for (sums, tile) in sums.chunks_exact(group.len()).zip(tiles.clone()) {
+                for (sums, tile) in sums.chunks_exact_mut(group.len()).zip(tiles.clone()) {
                     let rows = TILE.min(matrix.rows - tile * TILE);
-                    for (sums, column) in sums.iter().zip(group.clone()) {
+                    for (sums, column) in sums.iter_mut().zip(group.clone()) {
+                        if let Some(finish) = finish {
+                            finish(&mut sums[..rows], tile * TILE);
+                        }
                         let (mut peak, mut at) = (f32::NEG_INFINITY, 0);
                         for (row, &sum) in sums[..rows].iter().enumerate() {
                             if sum > peak {

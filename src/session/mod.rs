@@ -55,6 +55,9 @@ impl Session {
         if context == 0 {
             return Err(SessionError::NoContext);
         }
+        if spec.learned_positions && context > spec.context {
+            return Err(SessionError::TooFar { context, positions: spec.context });
+        }
         let mut tokens = Vec::new();
         let no_memory = || SessionError::OutOfMemory {
             context,
@@ -64,7 +67,7 @@ impl Session {
         let batch = Scratch::batch(spec, context);
         Ok(Self {
             cache: Cache::new(spec, context).ok_or_else(no_memory)?,
-            scratch: Scratch::new(spec, model.level(), batch).ok_or_else(no_memory)?,
+            scratch: Scratch::new(spec, model.level(), batch, context).ok_or_else(no_memory)?,
             tokens,
             context,
             batch,
@@ -227,6 +230,13 @@ impl Session {
 pub enum SessionError {
     /// A context of no tokens was asked for.
     NoContext,
+    /// A context of more positions than the model has learned.
+    TooFar {
+        /// The context asked for, in tokens.
+        context: usize,
+        /// Positions that there are.
+        positions: usize,
+    },
     /// Nothing to feed.
     NoTokens,
     /// A token that the vocabulary lacks.
@@ -258,6 +268,10 @@ impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoContext => f.write_str("a context of 0 tokens holds nothing: choose at least 1"),
+            Self::TooFar { context, positions } => write!(
+                f,
+                "a context of {context} tokens is more than this model's {positions} positions: set ctx to at most {positions}"
+            ),
             Self::NoTokens => f.write_str("there is nothing to run: the text is empty"),
             Self::Token { token } => write!(f, "token {token} is not in the vocabulary"),
             Self::Full { tokens, used: 0, context } => {
