@@ -1,6 +1,7 @@
 //! The loop: a prompt in, text out piece by piece, why it stopped, and how fast it was.
 
-use crate::chat::{Role, Template, Turn};
+use crate::chat::jinja::Date;
+use crate::chat::{Role, Style, Template, Turn};
 use crate::model::Model;
 use crate::sampler::{Sampler, Settings};
 use crate::session::{GROUP, Runtime, Session, SessionError};
@@ -89,12 +90,16 @@ fn rate(tokens: usize, nanos: u64) -> f64 {
     if nanos == 0 { 0.0 } else { tokens as f64 * 1e9 / nanos as f64 }
 }
 
+/// Before a model's thoughts.
+const THOUGHT: &str = "<think>";
+
 /// A conversation: turns of text over a session whose cache is kept, so that only what is new is prefilled.
 pub struct Conversation {
     session: Session,
     sampler: Sampler,
     speculation: Speculation,
-    template: &'static Template,
+    template: Arc<Template>,
+    style: Style,
     system: Option<String>,
     turns: Vec<(Role, String)>,
     /// The text that the session's tokens, then `pending`, stand for.
@@ -108,7 +113,8 @@ impl Conversation {
     pub fn new(model: Arc<Model>, context: usize, sampling: Settings) -> Result<Self, SessionError> {
         let sampler = Sampler::new(sampling, model.spec().vocabulary);
         Ok(Self {
-            template: model.template(),
+            template: Arc::clone(model.template()),
+            style: Style::ANSWER,
             session: Session::new(model, context)?,
             sampler,
             speculation: Speculation::default(),
@@ -157,10 +163,26 @@ impl Conversation {
         self.system = system;
         self.reset();
     }
+    /// The chat template in use.
+    pub fn template(&self) -> &Arc<Template> {
+        &self.template
+    }
     /// Uses another chat template and starts the conversation anew.
-    pub fn set_template(&mut self, template: &'static Template) {
+    pub fn set_template(&mut self, template: Arc<Template>) {
         self.template = template;
         self.reset();
+    }
+    /// Whether the model is asked to think before it answers; `None` leaves it to the template.
+    pub fn thinking(&self) -> Option<bool> {
+        self.style.thinking
+    }
+    /// Sets from the next turn on whether the model is asked to think. Only templates that know how listen.
+    pub fn set_thinking(&mut self, thinking: Option<bool>) {
+        self.style.thinking = thinking;
+    }
+    /// Sets what day templates are told it is.
+    pub fn set_date(&mut self, date: Option<Date>) {
+        self.style.date = date;
     }
     /// Forgets all turns. The random sequence starts anew, so the same words get the same answers.
     pub fn reset(&mut self) {
@@ -188,21 +210,19 @@ impl Conversation {
         turns
             .extend(self.turns.iter().map(|(role, content)| Turn { role: *role, content: content.as_str() }));
         turns.push(Turn { role: Role::User, content: text });
-        let prompt = self.template.render(&turns, true);
-        let tokenizer = self.session.model().clone();
-        let tokenizer = tokenizer.tokenizer();
+        let prompt = self.template.render(&turns, self.style).map_err(SessionError::Template)?;
         let kept = self.session.position();
         let pending = self.pending.clone();
         let mut rewritten = false;
         let new = match prompt.strip_prefix(self.rendered.as_str()) {
             Some(rest) => {
                 let mut new = pending.clone();
-                new.extend(tokenizer.encode(rest, kept == 0, true));
+                new.extend(self.tokens_of(rest, kept == 0));
                 new
             }
             // A template that rewrites earlier turns: all is rendered anew, and what still agrees is kept.
             None => {
-                let all = tokenizer.encode(&prompt, true, true);
+                let all = self.tokens_of(&prompt, true);
                 let same = all.iter().zip(self.session.tokens()).take_while(|(a, b)| a == b).count();
                 let same = same.min(all.len().saturating_sub(1));
                 self.fits(&all)?;
@@ -211,9 +231,15 @@ impl Conversation {
                 all[same..].to_vec()
             }
         };
+        // A prompt may end with the beginning of a thought: it is shown, and belongs to what the model said.
+        let opened = if prompt.trim_end().ends_with(THOUGHT) { prompt.rfind(THOUGHT) } else { None };
+        let opened = &prompt[opened.unwrap_or(prompt.len())..];
         let mut answer = String::new();
         let report = self.run(&new, limit, runtime, &mut |event| {
             if let Event::Text(piece) = event {
+                if answer.is_empty() && !opened.is_empty() {
+                    sink(Event::Text(opened));
+                }
                 answer.push_str(piece);
             }
             sink(event);
@@ -228,11 +254,27 @@ impl Conversation {
             }
             return Ok(report);
         }
+        let said = [opened, &answer].concat();
         self.rendered = prompt;
         self.rendered.push_str(&answer);
         self.turns.push((Role::User, text.into()));
-        self.turns.push((Role::Assistant, answer));
+        self.turns.push((Role::Assistant, said));
         Ok(report)
+    }
+
+    /// The tokens of a rendered prompt, or of what comes after its beginning. A template that writes the start token
+    /// itself does not get a second one from the tokenizer.
+    fn tokens_of(&self, prompt: &str, begins: bool) -> Vec<u32> {
+        let tokenizer = self.session.model().tokenizer();
+        let mut tokens = tokenizer.encode(prompt, begins, true);
+        if let Some(bos) = tokenizer.bos()
+            && begins
+            && tokens.starts_with(&[bos, bos])
+            && prompt.as_bytes().starts_with(tokenizer.piece(bos))
+        {
+            tokens.remove(0);
+        }
+        tokens
     }
 
     /// Continues `text` as it stands, without a template, from an empty context. The conversation is forgotten.

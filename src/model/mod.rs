@@ -54,7 +54,7 @@ pub struct Model {
     spec: Spec,
     metadata: Metadata,
     tokenizer: Tokenizer,
-    template: &'static Template,
+    template: Arc<Template>,
     template_warning: Option<ChatError>,
     level: Level,
     rotations: Rotations,
@@ -117,10 +117,10 @@ impl Model {
         &self.tokenizer
     }
     /// How turns become one prompt.
-    pub fn template(&self) -> &'static Template {
-        self.template
+    pub fn template(&self) -> &Arc<Template> {
+        &self.template
     }
-    /// Why [`Self::template`] is a fall-back, if the file's own was not recognised.
+    /// Why [`Self::template`] is a built-in one, if the file's own can't be used.
     pub fn template_warning(&self) -> Option<&ChatError> {
         self.template_warning.as_ref()
     }
@@ -185,9 +185,8 @@ impl Opened {
                 return Err(LoadError::TooBig { budget, free });
             }
         }
-        let (template, template_warning) = match Template::from_metadata(&gguf.metadata) {
-            Ok(template) => (template, None),
-            Err(error) => (error.fall_back(), Some(error)),
+        let Some((template, template_warning)) = Template::of(&gguf.metadata, &tokenizer) else {
+            return Err(LoadError::Unsupported { what: "a chat template".into() });
         };
         let (family, pool) = (families::family(&gguf)?, options.pool.unwrap_or(&Alone));
         let weights = Weights::load(&gguf, family, &spec, source, pool, &mut |done, total| {

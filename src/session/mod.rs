@@ -262,11 +262,19 @@ pub enum SessionError {
     },
     /// The user asked to stop.
     Stopped,
+    /// The chat template could not be rendered.
+    Template(crate::chat::jinja::Error),
 }
 
 impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Template(error) => {
+                write!(
+                    f,
+                    "the chat template failed ({error}): `reset` starts afresh, `set template NAME` chooses another"
+                )
+            }
             Self::NoContext => f.write_str("a context of 0 tokens holds nothing: choose at least 1"),
             Self::TooFar { context, positions } => write!(
                 f,
