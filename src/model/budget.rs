@@ -36,7 +36,7 @@ impl Budget {
             Ok(Some(strings)) => 2 * (strings.byte_len() + 16 * strings.len()) as u64,
             _ => 0,
         };
-        let cache_per_token = session::cache_bytes(spec, 1);
+        let cache_per_token = session::cache_bytes(spec, session::KvFormat::F16, 1);
         Self {
             weights: gguf.tensors.iter().map(|info| info.bytes).sum(),
             cache: cache_per_token.saturating_mul(context as u64),

@@ -2,8 +2,9 @@
 
 use super::weights::{Affine, Attention, Dense, FeedForward, Layer, Matrix, Mixer, Norm};
 use super::{Activation, Model, NormKind, QkNorm, Spec, experts};
+use crate::ops::attention::{self, Scoring};
 use crate::ops::matmul::{self, View, matmul, matmul_add, matmul_with};
-use crate::ops::{attention, elementwise, norm, rope};
+use crate::ops::{elementwise, norm, rope};
 use crate::pool::{Pool, run_cells};
 use crate::quant::Inputs;
 use crate::session::Runtime;
@@ -151,15 +152,16 @@ impl Pass<'_> {
     fn attend(&self, s: &mut Sized<'_>, cache: &Cache, index: usize) {
         let Self { spec, level, count, position, .. } = *self;
         let (wide, narrow, size) = (spec.query_width(), spec.kv_width(), spec.head_size);
-        let (group, scale) = (spec.heads / spec.kv_heads, spec.attention_scale);
+        let group = spec.heads / spec.kv_heads;
+        let scoring = Scoring { scale: spec.attention_scale, softcap: spec.attention_softcap };
         let qkv = &*s.qkv;
         // The query heads that share keys and values (GQA) are one unit.
         run_cells(self.pool, s.attended, count, (group * size, ATTENTION_TOKENS), &|mut band| {
             let (rows, kv_head) = (band.rows(), band.rows().start / (group * size));
             for i in band.columns() {
                 let q = &qkv[i * (wide + 2 * narrow)..][rows.clone()];
-                let (keys, values) = cache.head(index, kv_head, position + i + 1);
-                attention::attend_group(level, band.column(i), q, keys, values, group, scale);
+                let view = cache.view(index, kv_head, position + i);
+                attention::attend_group(level, band.column(i), q, view, group, scoring);
             }
         });
     }

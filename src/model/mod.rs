@@ -108,6 +108,10 @@ impl Model {
     pub fn spec(&self) -> &Spec {
         &self.spec
     }
+    #[cfg(test)]
+    pub(crate) fn spec_mut(&mut self) -> &mut Spec {
+        &mut self.spec
+    }
     /// What the file says about itself, without its long arrays.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata

@@ -2,6 +2,8 @@
 
 pub(crate) mod cache;
 pub(crate) mod scratch;
+#[cfg(test)]
+mod tests;
 
 use crate::model::forward::{self, Stopped};
 use crate::model::{Mib, Model, Spec};
@@ -9,6 +11,7 @@ use crate::pool::Pool;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use cache::Cache;
+pub use cache::KvFormat;
 use core::fmt;
 use scratch::Scratch;
 
@@ -29,13 +32,13 @@ pub struct Runtime<'a> {
 }
 
 /// Bytes of keys and values for a context.
-pub(crate) fn cache_bytes(spec: &Spec, context: usize) -> u64 {
-    (2 * 2 * spec.layers * spec.kv_width()) as u64 * context as u64
+pub(crate) fn cache_bytes(spec: &Spec, kv: KvFormat, context: usize) -> u64 {
+    cache::bytes(spec, kv.for_model(spec), context, Scratch::batch(spec, context))
 }
 
 /// Bytes of everything else that a session reserves.
 pub(crate) fn scratch_bytes(spec: &Spec, context: usize) -> u64 {
-    (Scratch::bytes(spec, Scratch::batch(spec, context)) + 4 * context) as u64
+    (Scratch::bytes(spec, Scratch::batch(spec, context)) as u64).saturating_add(4 * context as u64)
 }
 
 /// One sequence of tokens and the state that the model has after each.
@@ -44,14 +47,23 @@ pub struct Session {
     cache: Cache,
     scratch: Scratch,
     tokens: Vec<u32>,
+    /// Positions that have been written since the cache was empty: what sliding windows have lost follows from it.
+    written: usize,
     context: usize,
     batch: usize,
 }
 
 impl Session {
-    /// An empty session with room for `context` tokens, all its memory reserved now.
+    /// An empty session with room for `context` tokens, all its memory reserved now; keys and values in binary16.
     pub fn new(model: Arc<Model>, context: usize) -> Result<Self, SessionError> {
+        Self::with_kv(model, context, KvFormat::F16)
+    }
+
+    /// [`Self::new`] with keys and values kept in this format, or in F16 where it does not fit the model's heads
+    /// ([`KvFormat::fits`]).
+    pub fn with_kv(model: Arc<Model>, context: usize, kv: KvFormat) -> Result<Self, SessionError> {
         let spec = model.spec();
+        let kv = kv.for_model(spec);
         if context == 0 {
             return Err(SessionError::NoContext);
         }
@@ -61,14 +73,15 @@ impl Session {
         let mut tokens = Vec::new();
         let no_memory = || SessionError::OutOfMemory {
             context,
-            bytes: cache_bytes(spec, context) + scratch_bytes(spec, context),
+            bytes: cache_bytes(spec, kv, context).saturating_add(scratch_bytes(spec, context)),
         };
         tokens.try_reserve_exact(context).map_err(|_| no_memory())?;
         let batch = Scratch::batch(spec, context);
         Ok(Self {
-            cache: Cache::new(spec, context).ok_or_else(no_memory)?,
+            cache: Cache::new(spec, kv, context, batch).ok_or_else(no_memory)?,
             scratch: Scratch::new(spec, model.level(), batch, context).ok_or_else(no_memory)?,
             tokens,
+            written: 0,
             context,
             batch,
             model,
@@ -77,7 +90,8 @@ impl Session {
 
     /// Appends tokens; gives the logits after the last (vocabulary floats), which the caller may change.
     ///
-    /// When stopped, the session is as it was before the call.
+    /// When stopped, the session is as it was before the call, or empty if sliding windows have moved on too far for that
+    /// ([`Self::rewind`]).
     pub fn feed(&mut self, tokens: &[u32], runtime: &Runtime<'_>) -> Result<&mut [f32], SessionError> {
         self.feed_reporting(tokens, runtime, &mut |_| {})
     }
@@ -172,10 +186,11 @@ impl Session {
                     report(done);
                 }
             };
+            self.written = self.written.max(position + batch.len());
             let (scratch, cache) = (&mut self.scratch, &mut self.cache);
             let ran = forward::layers(&self.model, scratch, cache, batch, position, runtime, &mut layer_done);
             if let Err(Stopped) = ran {
-                self.tokens.truncate(start);
+                self.rewind(start);
                 return Err(SessionError::Stopped);
             }
             self.tokens.extend_from_slice(batch);
@@ -205,9 +220,21 @@ impl Session {
     pub fn model(&self) -> &Arc<Model> {
         &self.model
     }
-    /// Forgets all tokens from `position` on.
-    pub fn rewind(&mut self, position: usize) {
-        self.tokens.truncate(position);
+    /// Forgets all tokens from `position` on, or all there are: layers with a sliding window keep their window and a batch,
+    /// and if the rest has been run past that, what a token at `position` would look back to is gone. Gives the
+    /// number of tokens that are left, `position` or 0.
+    pub fn rewind(&mut self, position: usize) -> usize {
+        let position = position.min(self.tokens.len());
+        let left = if self.cache.reaches(position, self.written) { position } else { 0 };
+        self.tokens.truncate(left);
+        if left == 0 {
+            self.written = 0;
+        }
+        left
+    }
+    /// What keys and values are kept as.
+    pub fn kv(&self) -> KvFormat {
+        self.cache.format()
     }
     /// Tokens that are prefilled at once.
     pub fn batch(&self) -> usize {
@@ -221,7 +248,7 @@ impl Session {
     /// Bytes of keys and values, and of everything else that is reserved.
     pub fn bytes(&self) -> (u64, u64) {
         let spec = self.model.spec();
-        (cache_bytes(spec, self.context), scratch_bytes(spec, self.context))
+        (cache_bytes(spec, self.kv(), self.context), scratch_bytes(spec, self.context))
     }
 }
 

@@ -149,6 +149,21 @@ pub unsafe fn load_half(from: *const u16) -> float32x4_t {
     value
 }
 
+/// Widens one binary16, to all four lanes.
+///
+/// # Safety
+/// 2 bytes at `from` must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn repeat_half(from: *const u16) -> float32x4_t {
+    let value: float32x4_t;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ld1r {{{v:v}.4h}}, [{p}]", "fcvtl {v:v}.4s, {v:v}.4h", v = out(vreg) value, p = in(reg) from,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    value
+}
+
 /// Widens eight binary16 from any alignment.
 ///
 /// # Safety
