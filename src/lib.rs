@@ -11,6 +11,7 @@ pub mod bench;
 pub mod chat;
 pub mod generate;
 pub mod gguf;
+pub mod grammar;
 pub mod model;
 pub mod ops;
 pub mod pool;

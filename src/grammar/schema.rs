@@ -1,0 +1,581 @@
+//! JSON schemas: a grammar for the values that a schema describes, in GBNF.
+//!
+//! The part of JSON Schema that llama.cpp converts: `type` (one or several), `properties`, `required`,
+//! `additionalProperties`, `items`, `prefixItems`, `minItems`, `maxItems`, `enum`, `const`, `anyOf`, `oneOf`, `allOf` of
+//! objects, `$ref` into the same text, `minLength`, `maxLength`, `pattern`, `format` (date, time, date-time, uuid), bounds
+//! of integers. As there, properties come in the order of the schema, required ones first; without
+//! `additionalProperties` an object has only those named; `oneOf` is `anyOf`. What else a schema asks for is not enforced,
+//! and told.
+//!
+//! Rules are written one after the other from a list of what is still to be written, so nested schemas need no recursion.
+
+use super::integers;
+use super::json::{Json, JsonError, quote};
+use super::pattern;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::{self, Write};
+
+/// Rules that every grammar gets.
+const BASE: &str = r#"value ::= object | array | string | number | boolean | null
+object ::= "{" space ( string ":" space value ( "," space string ":" space value )* )? space "}"
+array ::= "[" space ( value ( "," space value )* )? space "]"
+string ::= "\"" char* "\""
+char ::= [^"\\\x7F\x00-\x1F] | escape
+escape ::= [\\] ( ["\\bfnrt] | "u" [0-9a-fA-F]{4} )
+number ::= "-"? integral ( "." [0-9]{1,16} )? ( [eE] [-+]? integral )?
+integer ::= "-"? integral
+integral ::= [0] | [1-9] [0-9]{0,15}
+boolean ::= "true" | "false"
+null ::= "null"
+date ::= [0-9]{4} "-" ( "0" [1-9] | "1" [0-2] ) "-" ( "0" [1-9] | [12] [0-9] | "3" [01] )
+time ::= ( [01] [0-9] | "2" [0-3] ) ":" [0-5] [0-9] ":" [0-5] [0-9] ( "." [0-9]{3} )? ( "Z" | [-+] ( [01] [0-9] | "2" [0-3] ) ":" [0-5] [0-9] )
+date-text ::= "\"" date "\""
+time-text ::= "\"" time "\""
+date-time-text ::= "\"" date "T" time "\""
+uuid-text ::= "\"" [0-9a-fA-F]{8} ( "-" [0-9a-fA-F]{4} ){3} "-" [0-9a-fA-F]{12} "\""
+space ::= | " " | "\n"{1,2} [ \t]{0,20}
+"#;
+
+/// What may stand in a JSON text as it is, as the end of a class.
+pub(super) const NOT_PLAIN: &str = r#""\\\x7F\x00-\x1F"#;
+
+/// Keywords that mean nothing for what a text may be, or are looked at where they belong.
+const KNOWN: [&str; 29] = [
+    "$schema",
+    "$id",
+    "$defs",
+    "definitions",
+    "$comment",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "$ref",
+    "type",
+    "properties",
+    "required",
+    "additionalProperties",
+    "items",
+    "prefixItems",
+    "minItems",
+    "maxItems",
+    "enum",
+    "const",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "format",
+    "readOnly",
+    "deprecated",
+];
+const INTEGER_BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
+
+/// A schema as a grammar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schema {
+    /// The grammar, in GBNF.
+    pub grammar: String,
+    /// Keywords of the schema that are not enforced.
+    pub ignored: Vec<String>,
+}
+
+/// Why a schema can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaError {
+    /// It is not JSON.
+    Json(JsonError),
+    /// At this place of it, something is not as it should be.
+    Wrong {
+        /// The way there, as in `#/properties/name`.
+        path: String,
+        /// What it should be.
+        what: &'static str,
+    },
+    /// A `$ref` that leads nowhere.
+    Reference(String),
+    /// A pattern that no grammar is written for, and what in it.
+    Pattern(String, &'static str),
+}
+
+impl fmt::Display for SchemaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(error) => error.fmt(f),
+            Self::Wrong { path, what } => write!(f, "the schema at {path}: {what}"),
+            Self::Reference(name) => {
+                write!(
+                    f,
+                    "the schema has a $ref to {name}, which leads nowhere in it: it takes #/… of the same text"
+                )
+            }
+            Self::Pattern(pattern, what) => write!(f, "the pattern {pattern} can't be followed: {what}"),
+        }
+    }
+}
+
+impl core::error::Error for SchemaError {}
+
+type Made<T> = Result<T, SchemaError>;
+
+/// The grammar of a JSON schema.
+pub fn from_schema(text: &str) -> Made<Schema> {
+    let root = Json::parse(text).map_err(SchemaError::Json)?;
+    let mut writer = Writer {
+        root: &root,
+        names: BASE.lines().filter_map(|line| line.split_once(" ::=")).map(|(name, _)| name.into()).collect(),
+        references: BTreeMap::new(),
+        todo: Vec::new(),
+        ignored: BTreeSet::new(),
+        out: String::new(),
+    };
+    writer.names.insert("root".into());
+    writer.todo.push(Todo { schema: &root, kind: None, rule: "root".into(), path: "#".into() });
+    while let Some(todo) = writer.todo.pop() {
+        let body = writer.body(&todo)?;
+        writer.rule(&todo.rule, &body);
+    }
+    writer.out.push_str(BASE);
+    Ok(Schema { grammar: writer.out, ignored: writer.ignored.into_iter().collect() })
+}
+
+/// A schema whose rule has a name and no body yet.
+struct Todo<'s> {
+    schema: &'s Json,
+    /// The one of several types that this rule is for.
+    kind: Option<&'s str>,
+    rule: String,
+    path: String,
+}
+
+struct Writer<'s> {
+    root: &'s Json,
+    names: BTreeSet<String>,
+    /// Rules of what `$ref` leads to.
+    references: BTreeMap<String, String>,
+    todo: Vec<Todo<'s>>,
+    ignored: BTreeSet<String>,
+    out: String,
+}
+
+/// A text of a grammar.
+pub(super) fn literal(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            _ => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A value as a text of a grammar.
+fn value(json: &Json) -> String {
+    let mut text = String::new();
+    json.write(&mut text);
+    literal(&text)
+}
+
+/// A character as part of a class.
+pub(super) fn in_class(c: char) -> String {
+    if c.is_ascii_alphanumeric() { c.into() } else { format!("\\U{:08X}", u32::from(c)) }
+}
+
+/// `thing`, `least` to `most` times, with something between.
+fn repeated(thing: &str, least: u64, most: Option<u64>, between: &str) -> String {
+    let times = |least: u64, most: Option<u64>| {
+        format!("{{{least},{}}}", most.map_or(String::new(), |most| most.to_string()))
+    };
+    match most {
+        Some(0) => String::new(),
+        _ if between.is_empty() => format!("{thing}{}", times(least, most)),
+        _ => {
+            let more = times(least.saturating_sub(1), most.map(|most| most - 1));
+            let list = format!("{thing} ( {between} {thing} ){more}");
+            if least == 0 { format!("( {list} )?") } else { list }
+        }
+    }
+}
+
+impl<'s> Writer<'s> {
+    fn rule(&mut self, name: &str, body: &str) {
+        let _ = writeln!(self.out, "{name} ::= {body}");
+    }
+
+    /// A name that no rule has, from one that says what it is for.
+    fn name(&mut self, wish: &str) -> String {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let wish: String = wish.chars().take(64).map(plain).collect();
+        let mut name = wish.clone();
+        let mut number = 1;
+        while name.is_empty() || self.names.contains(&name) {
+            number += 1;
+            name = format!("{wish}-{number}");
+        }
+        self.names.insert(name.clone());
+        name
+    }
+
+    /// The rule for a schema, to be written later.
+    fn later(&mut self, schema: &'s Json, kind: Option<&'s str>, wish: &str, path: String) -> String {
+        let rule = self.name(wish);
+        self.todo.push(Todo { schema, kind, rule: rule.clone(), path });
+        rule
+    }
+
+    fn body(&mut self, todo: &Todo<'s>) -> Made<String> {
+        let Todo { schema, kind, rule, path } = todo;
+        let wrong = |what| Err(SchemaError::Wrong { path: path.clone(), what });
+        match schema {
+            Json::Bool(true) => return Ok("value".into()),
+            Json::Object(members) => {
+                let integer = kind.or(schema.get("type").and_then(Json::text)) == Some("integer");
+                let known = |name: &str| KNOWN.contains(&name) || (integer && INTEGER_BOUNDS.contains(&name));
+                let unknown = members.iter().map(|(name, _)| name).filter(|name| !known(name));
+                self.ignored.extend(unknown.cloned());
+            }
+            _ => return wrong("expected a schema, which is an object or `true`"),
+        }
+        if let Some(reference) = schema.get("$ref") {
+            let Some(reference) = reference.text() else { return wrong("$ref has to be a text") };
+            return self.reference(reference);
+        }
+        if let Some(alternatives) = schema.get("oneOf").or_else(|| schema.get("anyOf")) {
+            let Some(alternatives @ [_, ..]) = alternatives.array() else {
+                return wrong("anyOf and oneOf take an array of schemas");
+            };
+            if schema.get("properties").is_some() {
+                self.ignored.insert("properties beside anyOf".into());
+            }
+            let each = alternatives.iter().enumerate();
+            let rules: Vec<_> = each
+                .map(|(n, schema)| self.later(schema, None, &format!("{rule}-{n}"), format!("{path}/{n}")))
+                .collect();
+            return Ok(rules.join(" | "));
+        }
+        if let (None, Some(Json::Array(kinds))) = (kind, schema.get("type")) {
+            let mut rules = Vec::new();
+            for kind in kinds {
+                let Some(kind) = kind.text() else { return wrong("type takes texts") };
+                rules.push(self.later(schema, Some(kind), &format!("{rule}-{kind}"), path.clone()));
+            }
+            return if rules.is_empty() { wrong("type is an empty array") } else { Ok(rules.join(" | ")) };
+        }
+        if let Some(only) = schema.get("const") {
+            return Ok(value(only));
+        }
+        if let Some(values) = schema.get("enum") {
+            let Some(values @ [_, ..]) = values.array() else {
+                return wrong("enum takes an array of values");
+            };
+            return Ok(values.iter().map(value).collect::<Vec<_>>().join(" | "));
+        }
+        let has = |name: &str| schema.get(name).is_some();
+        let kind = match (kind, schema.get("type")) {
+            (Some(kind), _) => *kind,
+            (None, Some(kind)) => match kind.text() {
+                Some(kind) => kind,
+                None => return wrong("type takes a text or an array of texts"),
+            },
+            (None, None) if has("properties") || has("additionalProperties") || has("allOf") => "object",
+            (None, None) if has("items") || has("prefixItems") => "array",
+            (None, None) if ["pattern", "minLength", "maxLength", "format"].into_iter().any(has) => "string",
+            (None, None) => return Ok("value".into()),
+        };
+        if kind != "object" && has("allOf") {
+            self.ignored.insert("allOf".into());
+        }
+        match kind {
+            "object" => self.object(schema, rule, path),
+            "array" => self.array(schema, rule, path),
+            "string" => self.string(schema, path),
+            "integer" => self.integer(schema, path),
+            "number" | "boolean" | "null" => Ok(kind.into()),
+            _ => wrong("type is none of object, array, string, integer, number, boolean and null"),
+        }
+    }
+
+    fn reference(&mut self, reference: &str) -> Made<String> {
+        if let Some(rule) = self.references.get(reference) {
+            return Ok(rule.clone());
+        }
+        let target = self.target(reference).ok_or_else(|| SchemaError::Reference(reference.into()))?;
+        let wish = reference.rsplit('/').next().unwrap_or_default();
+        let rule = self.later(target, None, wish, reference.into());
+        self.references.insert(reference.into(), rule.clone());
+        Ok(rule)
+    }
+
+    /// What a `$ref` leads to: a JSON pointer, RFC 6901.
+    fn target(&self, reference: &str) -> Option<&'s Json> {
+        let mut target = self.root;
+        let path = reference.strip_prefix('#')?;
+        for step in path.split('/').skip(1) {
+            let step = step.replace("~1", "/").replace("~0", "~");
+            target = match target {
+                Json::Array(items) => items.get(step.parse::<usize>().ok()?)?,
+                _ => target.get(&step)?,
+            };
+        }
+        (path.is_empty() || path.starts_with('/')).then_some(target)
+    }
+
+    fn count(&self, schema: &Json, name: &'static str, path: &str) -> Made<Option<u64>> {
+        match schema.get(name) {
+            None => Ok(None),
+            Some(Json::Number(number)) if number.parse::<u64>().is_ok() => Ok(number.parse().ok()),
+            Some(_) => Err(SchemaError::Wrong {
+                path: format!("{path}/{name}"),
+                what: "expected a whole number that is not negative",
+            }),
+        }
+    }
+
+    fn array(&mut self, schema: &'s Json, rule: &str, path: &str) -> Made<String> {
+        let items = schema.get("items").map(|items| ("items", items));
+        let (key, items) =
+            match items.or_else(|| schema.get("prefixItems").map(|items| ("prefixItems", items))) {
+                None => ("items", &Json::Bool(true)),
+                Some(items) => items,
+            };
+        if let Some(items) = items.array() {
+            let each = items.iter().enumerate();
+            let rules: Vec<_> = each
+                .map(|(n, item)| self.later(item, None, &format!("{rule}-{n}"), format!("{path}/{key}/{n}")))
+                .collect();
+            return Ok(format!("\"[\" space {} space \"]\"", rules.join(" \",\" space ")));
+        }
+        let least = self.count(schema, "minItems", path)?.unwrap_or(0);
+        let most = self.count(schema, "maxItems", path)?;
+        let item = match items {
+            Json::Bool(true) => "value".into(),
+            _ => self.later(items, None, &format!("{rule}-item"), format!("{path}/{key}")),
+        };
+        let list = repeated(&item, least, most, "\",\" space");
+        Ok(format!("\"[\" space {list} space \"]\""))
+    }
+
+    fn string(&mut self, schema: &Json, path: &str) -> Made<String> {
+        if let Some(pattern) = schema.get("pattern") {
+            let Some(pattern) = pattern.text() else {
+                return Err(SchemaError::Wrong { path: path.into(), what: "pattern takes a text" });
+            };
+            return pattern::body(pattern).map_err(|what| SchemaError::Pattern(pattern.into(), what));
+        }
+        match schema.get("format").and_then(Json::text) {
+            Some(format @ ("date" | "time" | "date-time")) => return Ok(format!("{format}-text")),
+            Some("uuid" | "uuid1" | "uuid2" | "uuid3" | "uuid4" | "uuid5") => return Ok("uuid-text".into()),
+            Some(other) => {
+                self.ignored.insert(format!("format {other}"));
+            }
+            None => {}
+        }
+        let least = self.count(schema, "minLength", path)?.unwrap_or(0);
+        let most = self.count(schema, "maxLength", path)?;
+        Ok(match (least, most) {
+            (0, None) => "string".into(),
+            _ => format!("\"\\\"\" {} \"\\\"\"", repeated("char", least, most, "")),
+        })
+    }
+
+    fn integer(&mut self, schema: &Json, path: &str) -> Made<String> {
+        let bound = |name: &str| -> Made<Option<f64>> {
+            match schema.get(name) {
+                None => Ok(None),
+                Some(Json::Number(number)) => Ok(number.parse().ok()),
+                Some(_) => {
+                    Err(SchemaError::Wrong { path: format!("{path}/{name}"), what: "expected a number" })
+                }
+            }
+        };
+        // A whole number keeps all its digits; a fraction leads inwards.
+        let exact = |name: &str| match schema.get(name) {
+            Some(Json::Number(number)) => number.parse::<i64>().ok(),
+            _ => None,
+        };
+        let low = match (bound("minimum")?, bound("exclusiveMinimum")?) {
+            (Some(low), _) => Some(exact("minimum").unwrap_or(libm::ceil(low) as i64)),
+            (None, Some(low)) => {
+                Some(exact("exclusiveMinimum").unwrap_or(libm::floor(low) as i64).saturating_add(1))
+            }
+            (None, None) => None,
+        };
+        let high = match (bound("maximum")?, bound("exclusiveMaximum")?) {
+            (Some(high), _) => Some(exact("maximum").unwrap_or(libm::floor(high) as i64)),
+            (None, Some(high)) => {
+                Some(exact("exclusiveMaximum").unwrap_or(libm::ceil(high) as i64).saturating_sub(1))
+            }
+            (None, None) => None,
+        };
+        let body = if low.or(high).is_none() { "integer".into() } else { integers::range(low, high) };
+        if body.is_empty() {
+            return Err(SchemaError::Wrong { path: path.into(), what: "no integer is within these bounds" });
+        }
+        Ok(body)
+    }
+
+    fn object(&mut self, schema: &'s Json, rule: &str, path: &str) -> Made<String> {
+        let wrong = |what| SchemaError::Wrong { path: path.into(), what };
+        let mut members: Vec<(&'s str, &'s Json, bool, String)> = Vec::new();
+        self.members(schema, path, &mut members)?;
+        let additional = match schema.get("additionalProperties") {
+            Some(Json::Bool(false)) => None,
+            Some(other @ (Json::Bool(true) | Json::Object(_))) => Some(other),
+            Some(_) => return Err(wrong("additionalProperties takes a truth value or a schema")),
+            None if schema.get("properties").is_some() || schema.get("allOf").is_some() => None,
+            None => Some(&Json::Bool(true)),
+        };
+        if members.is_empty() && matches!(additional, Some(Json::Bool(true))) {
+            return Ok("object".into());
+        }
+        let mut required = Vec::new();
+        let mut optional = Vec::new();
+        for (name, schema, is_required, path) in &members {
+            let value = self.later(schema, None, &format!("{rule}-{name}"), path.clone());
+            let member = self.name(&format!("{rule}-{name}-member"));
+            let mut key = String::new();
+            quote(name, &mut key);
+            self.rule(&member, &format!("{} space \":\" space {value}", literal(&key)));
+            if *is_required { required.push(member) } else { optional.push((member, false)) }
+        }
+        if let Some(other) = additional {
+            let names: Vec<&str> = members.iter().map(|member| member.0).collect();
+            let key = self.other_key(&names, rule);
+            let value = match other {
+                Json::Bool(_) => "value".into(),
+                _ => {
+                    self.later(other, None, &format!("{rule}-other"), format!("{path}/additionalProperties"))
+                }
+            };
+            let member = self.name(&format!("{rule}-other-member"));
+            self.rule(&member, &format!("{key} space \":\" space {value}"));
+            optional.push((member, true));
+        }
+        // What may follow each optional member, from the last to the first.
+        let mut rest = String::new();
+        let mut first = Vec::new();
+        for (member, repeats) in optional.iter().rev() {
+            let (again, times) =
+                if *repeats { (format!(" ( \",\" space {member} )*"), "*") } else { ("".into(), "?") };
+            first.push(format!("{member}{again} {rest}"));
+            let name = self.name(&format!("{rule}-rest"));
+            self.rule(&name, &format!("( \",\" space {member} ){times} {rest}"));
+            rest = name;
+        }
+        first.reverse();
+        let first = first.join(" | ");
+        let inner = match (required.is_empty(), first.is_empty()) {
+            (true, true) => String::new(),
+            (true, false) => format!("( {first} )?"),
+            (false, true) => required.join(" \",\" space "),
+            (false, false) => format!("{} ( \",\" space ( {first} ) )?", required.join(" \",\" space ")),
+        };
+        Ok(format!("\"{{\" space {inner} space \"}}\""))
+    }
+
+    /// The members of an object and, where it is all of several, of those: name, schema, whether it has to be there, path.
+    fn members(
+        &mut self,
+        schema: &'s Json,
+        path: &str,
+        members: &mut Vec<(&'s str, &'s Json, bool, String)>,
+    ) -> Made<()> {
+        let mut parts = Vec::from([(schema, String::from(path))]);
+        let mut looked_at = 0;
+        while looked_at < parts.len() {
+            let (mut part, path) = parts[looked_at].clone();
+            looked_at += 1;
+            if let Some(reference) = part.get("$ref").and_then(Json::text) {
+                part = self.target(reference).ok_or_else(|| SchemaError::Reference(reference.into()))?;
+                // A circle of references would go on for ever.
+                if looked_at > 1000 {
+                    return Err(SchemaError::Reference(reference.into()));
+                }
+                if part.get("$ref").is_some() {
+                    parts.push((part, path));
+                    continue;
+                }
+            }
+            let wrong = |what| SchemaError::Wrong { path: path.clone(), what };
+            let required: Vec<&str> = match part.get("required") {
+                None => Vec::new(),
+                Some(Json::Array(names)) => names.iter().filter_map(Json::text).collect(),
+                Some(_) => return Err(wrong("required takes an array of names")),
+            };
+            match part.get("properties") {
+                None => {}
+                Some(Json::Object(properties)) => {
+                    for (name, schema) in properties {
+                        let path = format!("{path}/properties/{name}");
+                        let member = (name.as_str(), schema, required.contains(&name.as_str()), path);
+                        match members.iter_mut().find(|known| known.0 == name) {
+                            Some(known) => *known = (member.0, member.1, member.2 || known.2, member.3),
+                            None => members.push(member),
+                        }
+                    }
+                }
+                Some(_) => return Err(wrong("properties takes an object")),
+            }
+            match part.get("allOf") {
+                None => {}
+                Some(Json::Array(all)) if parts.len() + all.len() <= 1000 => {
+                    parts.extend(all.iter().enumerate().map(|(n, part)| (part, format!("{path}/allOf/{n}"))));
+                }
+                Some(_) => return Err(wrong("allOf takes an array of schemas, a thousand at most in all")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The rule for a key that is none of these: a rule for each beginning of one of them says how it may go on.
+    fn other_key(&mut self, names: &[&str], rule: &str) -> String {
+        if names.is_empty() {
+            return "string".into();
+        }
+        let keys: BTreeSet<String> = names
+            .iter()
+            .map(|name| {
+                let mut key = String::new();
+                quote(name, &mut key);
+                key[1..key.len() - 1].into()
+            })
+            .collect();
+        let mut beginnings: BTreeSet<&str> = BTreeSet::new();
+        for key in &keys {
+            beginnings.extend(key.char_indices().map(|(at, _)| &key[..at]));
+            beginnings.insert(key);
+        }
+        let rules: BTreeMap<&str, String> =
+            beginnings.iter().map(|&beginning| (beginning, self.name(&format!("{rule}-key")))).collect();
+        for (beginning, name) in &rules {
+            let next: BTreeSet<char> = rules
+                .keys()
+                .filter_map(|longer| longer.strip_prefix(beginning))
+                .filter_map(|rest| rest.chars().next())
+                .collect();
+            let known: String = next.iter().map(|c| in_class(*c)).collect();
+            let mut body = if keys.contains(*beginning) { String::new() } else { "\"\" | ".into() };
+            let _ = write!(body, "[^{NOT_PLAIN}{known}] char*");
+            // What has to be escaped is no beginning of one of them; `\u` could spell one.
+            if !next.contains(&'\\') {
+                body.push_str(r#" | [\\] ["\\bfnrt] char*"#);
+            }
+            for c in next {
+                let mut longer = String::from(*beginning);
+                longer.push(c);
+                let _ = write!(body, " | [{}] {}", in_class(c), rules[longer.as_str()]);
+            }
+            self.rule(name, &body);
+        }
+        format!("\"\\\"\" {} \"\\\"\"", rules[""])
+    }
+}
