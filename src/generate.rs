@@ -2,10 +2,12 @@
 
 use crate::chat::jinja::Date;
 use crate::chat::{Role, Style, Template, Turn};
+use crate::grammar::{Grammar, Matcher, Within};
 use crate::model::Model;
-use crate::sampler::{Sampler, Settings};
+use crate::sampler::{BREAKERS, Breakers, Sampler, Settings};
 use crate::session::{GROUP, Runtime, Session, SessionError};
 use crate::speculate::{Drafter, Speculation};
+use crate::stops::Stops;
 use crate::tokenizer::Utf8Stream;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -36,6 +38,10 @@ pub enum Stop {
     Context,
     /// The user asked to stop.
     Interrupted,
+    /// A stop string came; the text ends before it.
+    String,
+    /// The grammar allows none of the model's tokens here.
+    Grammar,
 }
 
 /// What an answer took.
@@ -106,13 +112,21 @@ pub struct Conversation {
     rendered: String,
     /// Tokens of the answer that have been shown but not yet run.
     pending: Vec<u32>,
+    /// What ends a sequence for DRY, and whether the sampler has been told.
+    breakers: Vec<String>,
+    breakers_known: bool,
+    stops: Stops,
+    /// What answers have to obey.
+    grammar: Option<Matcher>,
+    /// Where the last answer ended at a stop string: bytes of it that the session's tokens stand for.
+    settled: Option<usize>,
 }
 
 impl Conversation {
     /// An empty conversation with room for `context` tokens.
     pub fn new(model: Arc<Model>, context: usize, sampling: Settings) -> Result<Self, SessionError> {
         let sampler = Sampler::new(sampling, model.spec().vocabulary);
-        Ok(Self {
+        let mut conversation = Self {
             template: Arc::clone(model.template()),
             style: Style::ANSWER,
             session: Session::new(model, context)?,
@@ -122,7 +136,14 @@ impl Conversation {
             turns: Vec::new(),
             rendered: String::new(),
             pending: Vec::with_capacity(1),
-        })
+            breakers: BREAKERS.map(String::from).into(),
+            breakers_known: false,
+            stops: Stops::default(),
+            grammar: None,
+            settled: None,
+        };
+        conversation.tell_breakers();
+        Ok(conversation)
     }
 
     /// The model.
@@ -144,6 +165,37 @@ impl Conversation {
     /// Chooses tokens in another way from now on; the random sequence starts anew from the seed.
     pub fn set_sampling(&mut self, sampling: Settings) {
         self.sampler.set(sampling);
+        self.tell_breakers();
+    }
+    /// Sets what is added to the logits of some tokens; −∞ forbids one.
+    pub fn set_bias(&mut self, bias: Vec<(u32, f32)>) {
+        self.sampler.set_bias(bias);
+    }
+    /// Sets the texts that end a sequence that DRY looks for.
+    pub fn set_breakers(&mut self, breakers: Vec<String>) {
+        self.breakers = breakers;
+        self.breakers_known = false;
+        self.tell_breakers();
+    }
+    /// Looks through the vocabulary for breakers, once they are needed.
+    fn tell_breakers(&mut self) {
+        if !self.breakers_known && self.sampler.settings().breaks_repetition() {
+            let texts = self.breakers.iter().map(String::as_str);
+            self.sampler.set_breakers(Breakers::new(self.session.model().tokenizer(), texts));
+            self.breakers_known = true;
+        }
+    }
+    /// The texts at which an answer ends.
+    pub fn stops(&self) -> &[String] {
+        self.stops.strings()
+    }
+    /// Ends answers before these texts.
+    pub fn set_stops(&mut self, strings: impl Iterator<Item = String>) {
+        self.stops = Stops::new(strings);
+    }
+    /// Lets answers be texts of a grammar only; each begins it anew.
+    pub fn set_grammar(&mut self, grammar: Option<Arc<Grammar>>) {
+        self.grammar = grammar.map(Matcher::new);
     }
     /// Whether tokens are guessed beforehand.
     pub fn speculation(&self) -> Speculation {
@@ -256,7 +308,7 @@ impl Conversation {
         }
         let said = [opened, &answer].concat();
         self.rendered = prompt;
-        self.rendered.push_str(&answer);
+        self.rendered.push_str(&answer[..self.settled.unwrap_or(answer.len())]);
         self.turns.push((Role::User, text.into()));
         self.turns.push((Role::Assistant, said));
         Ok(report)
@@ -325,7 +377,7 @@ impl Conversation {
         let total = new.len();
         sink(Event::Prefill { done: 0, total });
         let mut progress = |done| sink(Event::Prefill { done, total });
-        let likeliest = self.sampler.takes_likeliest();
+        let likeliest = self.sampler.takes_likeliest() && self.grammar.is_none();
         // Where the likeliest token is always the next one: what comes after each token of the last pass.
         let mut next = [0; GROUP];
         let fed = if likeliest {
@@ -353,6 +405,14 @@ impl Conversation {
         let mut kept = self.session.position();
         let answer = kept;
         let mut sure = 1;
+        self.stops.begin();
+        if let Some(matcher) = &mut self.grammar {
+            matcher.reset();
+        }
+        // Bytes of text shown; and when nothing was held back last: how many, and after how many tokens.
+        let mut shown = 0;
+        let mut settled = (0, kept);
+        self.settled = None;
         report.reason = 'answer: loop {
             for (index, token) in next[..sure].iter_mut().enumerate() {
                 kept += usize::from(index > 0);
@@ -365,7 +425,16 @@ impl Conversation {
                 }
                 if !likeliest {
                     let (logits, recent) = self.session.logits_and_tokens();
-                    *token = self.sampler.sample(logits, recent);
+                    *token = match &mut self.grammar {
+                        None => self.sampler.sample(logits, recent),
+                        Some(matcher) => {
+                            let mut within = Within { matcher, tokenizer };
+                            match self.sampler.sample_within(logits, recent, &mut within) {
+                                Some(token) if matcher.accept(token, tokenizer) => token,
+                                _ => break 'answer Stop::Grammar,
+                            }
+                        }
+                    };
                 }
                 let token = *token;
                 if tokenizer.is_end(token) {
@@ -373,11 +442,22 @@ impl Conversation {
                 }
                 report.generated += 1;
                 let piece = if tokenizer.is_special(token) { &[][..] } else { tokenizer.piece(token) };
-                let text = characters.push(piece);
+                let (text, stopped) = self.stops.push(characters.push(piece));
+                shown += text.len();
                 if !text.is_empty() {
                     sink(Event::Text(text));
                 }
+                if stopped {
+                    self.settled = Some(settled.0);
+                    break 'answer Stop::String;
+                }
+                if characters.is_empty() && !self.stops.is_holding() {
+                    settled = (shown, kept + 1);
+                }
                 self.pending.push(token);
+                if self.grammar.as_ref().is_some_and(Matcher::must_end) {
+                    break 'answer Stop::End;
+                }
             }
             if report.generated == limit {
                 break Stop::Limit;
@@ -406,11 +486,16 @@ impl Conversation {
             sure = 1 + accepted;
             self.session.rewind(kept + accepted);
         };
-        self.session.rewind(kept);
         report.decoded = kept - answer;
-        let rest = characters.finish();
-        if !rest.is_empty() {
-            sink(Event::Text(&rest));
+        // What a stop began with may have been run: it is taken back, with all of its tokens.
+        self.session.rewind(if self.settled.is_some() { settled.1 } else { kept });
+        if report.reason != Stop::String {
+            let rest = characters.finish();
+            for rest in [self.stops.rest(), &rest] {
+                if !rest.is_empty() {
+                    sink(Event::Text(rest));
+                }
+            }
         }
         report.decode_nanos = (runtime.nanos)().saturating_sub(middle);
         Ok(report)

@@ -21,6 +21,7 @@ pub mod session;
 pub mod simd;
 pub mod source;
 pub mod speculate;
+pub mod stops;
 pub mod synth;
 pub mod tokenizer;
 

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{leak, load};
+use embodios::grammar::{self, Grammar};
 use embodios::sampler::{Sampler, Settings};
 use embodios::speculate::Policy;
 use embodios::{Alone, Conversation, Level, Runtime, Session, Speculation, quant, synth};
@@ -79,5 +80,42 @@ fn tokens_of_an_answer_allocate_nothing_sampled_or_likeliest_guessed_or_not() {
             ALLOCATIONS.get() - before
         };
         assert_eq!(taken(80), taken(4), "{temperature}, {speculation:?}");
+    }
+}
+
+#[test]
+fn nor_do_all_filters_penalties_stop_strings_and_a_grammar() {
+    let model = load(leak(synth::tiny(32, quant::by_name("Q4_1").unwrap())), Level::detect());
+    let runtime = Runtime { pool: &Alone, nanos: &|| 0, stop: &|| false };
+    let filters = Settings {
+        top_k: 0,
+        typical_p: 0.9,
+        top_n_sigma: 3.0,
+        xtc_probability: 0.5,
+        repeat_penalty: 1.1,
+        presence_penalty: 0.1,
+        frequency_penalty: 0.1,
+        dry_multiplier: 0.8,
+        ..Settings::default()
+    };
+    let mirostat = Settings { mirostat: 2, ..Settings::default() };
+    // As long as it is to be: it may end anywhere, and the tokens that end it are forbidden.
+    let list = "root ::= item*\nitem ::= [a-z]+ | [^a-z] | \"[\" item";
+    let ends: Vec<_> = model.tokenizer().ends().iter().map(|end| (*end, f32::NEG_INFINITY)).collect();
+    for (settings, grammar) in
+        [(filters, None), (mirostat, None), (filters, Some(list)), (Settings::default(), Some(grammar::JSON))]
+    {
+        let mut conversation = Conversation::new(model.clone(), 400, settings).unwrap();
+        conversation.set_stops(["never seen".into(), "neither".into()].into_iter());
+        let parsed = grammar.map(|text| Grammar::parse(text, Some(model.tokenizer())).unwrap().into());
+        conversation.set_grammar(parsed);
+        conversation.set_bias(ends.clone());
+        let mut taken = |limit| {
+            let before = ALLOCATIONS.get();
+            let report = conversation.complete("x = x + 1; y =", limit, &runtime, &mut |_| {}).unwrap();
+            assert!(grammar == Some(grammar::JSON) || report.generated == limit);
+            ALLOCATIONS.get() - before
+        };
+        assert_eq!(taken(80), taken(4), "{settings:?}, {grammar:?}");
     }
 }

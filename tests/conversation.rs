@@ -3,6 +3,7 @@
 mod common;
 
 use common::{leak, load, on_threads};
+use embodios::grammar::Grammar;
 use embodios::sampler::Settings;
 use embodios::{Alone, Conversation, Event, Level, Model, Report, Runtime, SessionError, Stop, quant, synth};
 use std::cell::Cell;
@@ -154,4 +155,116 @@ fn a_limit_of_nothing_generates_nothing() {
     let mut conversation = Conversation::new(model(), 200, greedy()).unwrap();
     let (answer, report) = say(&mut conversation, "hi", 0);
     assert_eq!((answer.as_str(), report.generated, report.reason), ("", 0, Stop::Limit));
+}
+
+#[test]
+fn an_answer_ends_before_a_stop_string_and_the_next_turn_goes_on_from_what_was_shown() {
+    for settings in [greedy(), Settings { seed: 3, temperature: 1.0, ..Settings::default() }] {
+        let (whole, _) = say(&mut Conversation::new(model(), 600, settings).unwrap(), "tell me", 60);
+        let stops: Vec<String> = {
+            let chars: Vec<char> = whole.chars().collect();
+            // From somewhere in the middle, of several lengths, so that they begin and end within tokens.
+            [(9, 1), (11, 2), (14, 5), (20, 9)]
+                .map(|(at, length)| chars[at.min(chars.len() - length)..][..length].iter().collect())
+                .into()
+        };
+        for stop in stops {
+            let mut conversation = Conversation::new(model(), 600, settings).unwrap();
+            conversation.set_stops([stop.clone(), "never to be seen".into()].into_iter());
+            let (answer, report) = say(&mut conversation, "tell me", 60);
+            assert_eq!(
+                (report.reason, answer.as_str()),
+                (Stop::String, whole.split(&stop).next().unwrap()),
+                "{stop:?}"
+            );
+            // As if the answer had been that from the beginning: what is kept is part of the same text.
+            conversation.set_stops([].into_iter());
+            let (next, report) = say(&mut conversation, "and now?", 8);
+            assert!(report.cached_tokens > 0, "{stop:?}");
+            let tokens = conversation.session().tokens().to_vec();
+            let text = model().tokenizer().decode(&tokens, true);
+            let text = String::from_utf8_lossy(&text);
+            let expected = format!("<|im_start|>assistant\n{answer}<|im_end|>\n<|im_start|>user\nand now?");
+            assert!(text.contains(&expected), "{stop:?}, {next}: {text}");
+        }
+    }
+}
+
+#[test]
+fn text_that_was_held_back_for_a_stop_that_did_not_come_is_shown_at_the_end() {
+    let (whole, _) = say(&mut Conversation::new(model(), 400, greedy()).unwrap(), "tell me", 12);
+    let last = whole.chars().last().unwrap();
+    let mut conversation = Conversation::new(model(), 400, greedy()).unwrap();
+    conversation.set_stops([format!("{last}\u{1}")].into_iter());
+    assert_eq!(say(&mut conversation, "tell me", 12).0, whole);
+}
+
+fn with_grammar(text: &str, settings: Settings) -> Conversation {
+    let model = model();
+    let grammar = Grammar::parse(text, Some(model.tokenizer())).unwrap();
+    let mut conversation = Conversation::new(model, 600, settings).unwrap();
+    conversation.set_grammar(Some(Arc::new(grammar)));
+    conversation
+}
+
+#[test]
+fn a_grammar_is_obeyed_whatever_the_settings_and_the_answer_ends_where_nothing_may_follow() {
+    let grammar = r#"root ::= "I say: " [a-z]{3} (" and " [0-9]{2}){2} "!""#;
+    let is_text = |text: &str| {
+        let shape: String = text
+            .chars()
+            .map(|c| {
+                if c.is_ascii_digit() {
+                    '0'
+                } else if c.is_ascii_lowercase() {
+                    'a'
+                } else {
+                    c
+                }
+            })
+            .collect();
+        shape == "I aaa: aaa aaa 00 aaa 00!"
+    };
+    let default = Settings::default();
+    for settings in [
+        greedy(),
+        Settings { temperature: 5.0, ..default },
+        Settings { top_k: 0, ..default },
+        Settings { top_k: 1, ..default },
+        Settings { top_n_sigma: 1.0, ..default },
+        Settings { mirostat: 2, ..default },
+        Settings { mirostat: 2, temperature: 0.0, ..default },
+        Settings { typical_p: 0.5, ..default },
+        Settings { repeat_penalty: 1.5, dry_multiplier: 1.0, ..default },
+        Settings { xtc_probability: 1.0, ..default },
+    ] {
+        let mut conversation = with_grammar(grammar, settings);
+        for turn in ["first", "second"] {
+            let (text, report) = say(&mut conversation, turn, 100);
+            assert!(is_text(&text), "{text:?} at {settings:?}");
+            assert_eq!(report.reason, Stop::End);
+        }
+    }
+}
+
+#[test]
+fn where_no_token_fits_the_grammar_the_answer_ends_and_says_so() {
+    let model = model();
+    // A token as such that is its own end: never to be sampled, as only the grammar's end allows it.
+    let end = model.tokenizer().ends()[0];
+    let (text, report) =
+        say(&mut with_grammar(&format!("root ::= \"a\" <[{end}]> \"b\""), greedy()), "hi", 10);
+    assert_eq!((text.as_str(), report.reason), ("a", Stop::Grammar));
+}
+
+#[test]
+fn a_bias_forbids_a_token_and_turns_guessing_off() {
+    let mut conversation = Conversation::new(model(), 400, greedy()).unwrap();
+    let (whole, _) = say(&mut conversation, "tell me", 12);
+    let first = model().tokenizer().encode(&whole, false, false)[0];
+    let mut conversation = Conversation::new(model(), 400, greedy()).unwrap();
+    conversation.set_bias(vec![(first, f32::NEG_INFINITY), (u32::MAX, 1.0)]);
+    let (other, report) = say(&mut conversation, "tell me", 12);
+    assert_ne!(other, whole);
+    assert_eq!(report.drafted, 0);
 }

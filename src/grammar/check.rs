@@ -62,8 +62,8 @@ fn may_be_empty(grammar: &Grammar) -> Vec<bool> {
             let is_empty = |&start: &u32| {
                 let elements = grammar.elements[start as usize..].iter();
                 let passed =
-                    |element: &&Element| matches!(element, Element::Rule(rule) if empty[*rule as usize]);
-                elements.skip_while(passed).next() == Some(&Element::End)
+                    |element: Element| matches!(element, Element::Rule(rule) if empty[rule as usize]);
+                elements.copied().find(|element| !passed(*element)) == Some(Element::End)
             };
             if !empty[rule as usize] && grammar.alternatives(rule).iter().any(is_empty) {
                 empty[rule as usize] = true;

@@ -113,7 +113,8 @@ impl Settings {
         any && self.repeat_last_n > 0 && !self.has_mirostat()
     }
 
-    pub(super) fn breaks_repetition(&self) -> bool {
+    /// Whether DRY is on.
+    pub fn breaks_repetition(&self) -> bool {
         let (multiplier, base) = (self.dry_multiplier, self.dry_base);
         let on = multiplier != 0.0 && multiplier.is_finite() && base.is_finite() && base >= 1.0;
         on && self.dry_last_n > 0 && !self.has_mirostat()

@@ -332,6 +332,11 @@ impl Utf8Stream {
         &self.text
     }
 
+    /// Whether no part of a character waits for the rest.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// The end: a character that never became whole is U+FFFD.
     pub fn finish(self) -> String {
         String::from_utf8_lossy(&self.held).into_owned()

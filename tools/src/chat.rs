@@ -163,6 +163,8 @@ fn summarize(report: &Report) {
         Stop::Limit => "; cut at -n",
         Stop::Context => "; the context is full",
         Stop::Interrupted => "; stopped",
+        Stop::String => "; stop string",
+        Stop::Grammar => "; no token fits the grammar",
     };
     let passes = match report.drafted {
         0 => String::new(),

@@ -112,6 +112,8 @@ impl fmt::Display for Summary<'_> {
             Stop::Limit => "; limit reached]",
             Stop::Context => "; context full]",
             Stop::Interrupted => "; stopped]",
+            Stop::String => "; stop string]",
+            Stop::Grammar => "; no token fits the grammar]",
         })
     }
 }
