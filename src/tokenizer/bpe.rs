@@ -8,6 +8,7 @@
 use super::TokenizerError;
 use super::vocab::{Vocabulary, char_of_byte, slots_for};
 use crate::gguf::StringArray;
+use alloc::boxed::Box;
 use alloc::collections::BinaryHeap;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -28,7 +29,7 @@ pub(super) struct Merges {
     /// Open addressing with linear probing: rank + 1; 0 is free.
     slots: Vec<u32>,
     /// The token or fragment of each single byte.
-    bytes: [u32; 256],
+    bytes: Box<[u32; 256]>,
 }
 
 impl Merges {
@@ -38,7 +39,7 @@ impl Merges {
         if u32::try_from(count).is_err() {
             return Err(TokenizerError::Count { tokens: count as u64 });
         }
-        let mut bytes = [0; 256];
+        let mut bytes = Box::new([0; 256]);
         for byte in 0..=u8::MAX {
             let text = char_of_byte(byte);
             bytes[usize::from(byte)] =
@@ -46,12 +47,12 @@ impl Merges {
         }
         let mut new = Self { list: Vec::with_capacity(count), slots: vec![0; slots_for(count)], bytes };
         for (index, text) in merges.iter().enumerate() {
-            let bad = TokenizerError::Merge { index };
+            let bad = || TokenizerError::Merge { index };
             // A text may begin with a space, as in llama.cpp.
-            let space = text.iter().skip(1).position(|byte| *byte == b' ').ok_or(bad.clone())?;
+            let space = text.iter().skip(1).position(|byte| *byte == b' ').ok_or_else(bad)?;
             let (left, right) = (&text[..=space], &text[space + 2..]);
             if right.is_empty() {
-                return Err(bad);
+                return Err(bad());
             }
             let merge = Merge {
                 left: vocabulary.token_or_fragment(left, &[])?,

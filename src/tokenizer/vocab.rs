@@ -1,6 +1,7 @@
 //! The vocabulary: pieces, kinds of token, and look-up by text.
 
 use super::TokenizerError;
+use super::spm::SPACE;
 use crate::gguf::{Metadata, StringArray};
 use alloc::format;
 use alloc::vec;
@@ -30,6 +31,15 @@ impl Kind {
             _ => Self::Hidden,
         }
     }
+}
+
+/// How the text of a token in the file spells the bytes that it stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// A character for each byte: GPT-2's table.
+    Bytes,
+    /// As it is, with U+2581 for a space: SentencePiece.
+    Spaces,
 }
 
 /// Byte strings one after the other, in one allocation.
@@ -78,7 +88,8 @@ pub(super) struct Vocabulary {
 const MOST_TOKENS: usize = i32::MAX as usize;
 
 impl Vocabulary {
-    /// Reads `tokenizer.ggml.tokens` and `tokenizer.ggml.token_type`.
+    /// Reads `tokenizer.ggml.tokens` and `tokenizer.ggml.token_type`. Pieces are empty until
+    /// [`spell`](Self::spell): kinds are corrected before.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, TokenizerError> {
         let tokens = metadata.strings("tokenizer.ggml.tokens")?;
         let types = metadata.opt_u32s("tokenizer.ggml.token_type")?;
@@ -98,7 +109,7 @@ impl Vocabulary {
         let mut vocabulary = Self {
             // Room for the fragments of single bytes too, two bytes of text each at most.
             texts: Arena::with_capacity(len + 256, tokens.byte_len() + 512),
-            pieces: Arena::with_capacity(len, tokens.byte_len()),
+            pieces: Arena::default(),
             kinds: Vec::with_capacity(len),
             slots: vec![0; slots_for(len)],
         };
@@ -120,14 +131,27 @@ impl Vocabulary {
         };
         self.slots[slot] = index as u32 + 1; // at most 2³¹ tokens
         self.kinds.push(kind);
-        match kind {
-            Kind::Normal => plain_bytes(text, &mut self.pieces.bytes),
-            Kind::Unknown | Kind::Control | Kind::UserDefined => self.pieces.bytes.extend_from_slice(text),
-            Kind::Byte => self.pieces.bytes.extend(byte_of(text)),
-            Kind::Hidden => {}
+        self.texts.push([text, &[]]).ok_or(TokenizerError::Count { tokens: index as u64 })
+    }
+
+    /// Works out the pieces, once all kinds are known.
+    pub fn spell(&mut self, spelling: Spelling) {
+        let Self { texts, pieces, kinds, .. } = self;
+        *pieces = Arena::with_capacity(kinds.len(), texts.bytes.len());
+        for (index, kind) in kinds.iter().enumerate() {
+            let text = texts.get(index);
+            match (kind, spelling) {
+                (Kind::Normal, Spelling::Bytes) => plain_bytes(text, &mut pieces.bytes),
+                (Kind::Normal, Spelling::Spaces) => plain_spaces(text, &mut pieces.bytes),
+                (Kind::Unknown | Kind::Control | Kind::UserDefined, _) => {
+                    pieces.bytes.extend_from_slice(text)
+                }
+                (Kind::Byte, _) => pieces.bytes.extend(byte_of(text)),
+                (Kind::Hidden, _) => {}
+            }
+            // No piece is longer than its text, and all texts together have fewer than 2³² bytes.
+            pieces.ends.push(pieces.bytes.len() as u32);
         }
-        let closed = self.texts.push([text, &[]]).and_then(|()| self.pieces.close());
-        closed.ok_or(TokenizerError::Count { tokens: index as u64 })
     }
 
     /// The number of a text given in two parts, or the free slot where it would go.
@@ -150,10 +174,11 @@ impl Vocabulary {
             Ok(number) => return Ok(number),
             Err(free) => free,
         };
-        let too_many = TokenizerError::Count { tokens: self.texts.ends.len() as u64 };
-        let number = u32::try_from(self.texts.ends.len()).ok().filter(|number| *number < u32::MAX - 1);
-        let number = number.ok_or(too_many.clone())?;
-        self.texts.push([left, right]).ok_or(too_many)?;
+        let tokens = self.texts.ends.len() as u64;
+        let too_many = || TokenizerError::Count { tokens };
+        let number = u32::try_from(tokens).ok().filter(|number| *number < u32::MAX - 1);
+        let number = number.ok_or_else(too_many)?;
+        self.texts.push([left, right]).ok_or_else(too_many)?;
         self.slots[slot] = number + 1;
         let entries = self.texts.ends.len();
         if slots_for(entries) > self.slots.len() {
@@ -190,11 +215,10 @@ impl Vocabulary {
     pub fn kind(&self, token: u32) -> Option<Kind> {
         self.kinds.get(token as usize).copied()
     }
-    /// Makes a token a control token whatever the file said. Its piece was its literal text already if
-    /// it was user-defined; a normal one that looks like `<|this|>` reads the same either way.
-    pub fn set_control(&mut self, token: u32) {
-        if let Some(kind) = self.kinds.get_mut(token as usize) {
-            *kind = Kind::Control;
+    /// Makes a token one of another kind, whatever the file said. Before [`spell`](Self::spell).
+    pub fn set_kind(&mut self, token: u32, kind: Kind) {
+        if let Some(known) = self.kinds.get_mut(token as usize) {
+            *known = kind;
         }
     }
     /// Bytes of memory held.
@@ -252,6 +276,31 @@ fn plain_bytes(text: &[u8], out: &mut Vec<u8>) {
             Some(byte) => out.push(byte),
             None => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
         }
+    }
+}
+
+/// Undoes SentencePiece's spaces.
+fn plain_spaces(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some((first, others)) = rest.split_first() {
+        match rest.strip_prefix(SPACE.as_bytes()) {
+            Some(after) => {
+                out.push(b' ');
+                rest = after;
+            }
+            None => {
+                out.push(*first);
+                rest = others;
+            }
+        }
+    }
+}
+
+/// Puts GPT-2's spelling of a word into `out`.
+pub(super) fn spelt(word: &str, out: &mut Vec<u8>) {
+    out.clear();
+    for byte in word.bytes() {
+        out.extend_from_slice(char_of_byte(byte).encode_utf8(&mut [0; 4]).as_bytes());
     }
 }
 
