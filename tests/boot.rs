@@ -495,7 +495,7 @@ fn a_file_that_is_no_usable_model_is_refused_with_a_sentence_and_the_next_one_lo
         (
             "mamba.gguf",
             string("general.architecture", "llama", "mamba"),
-            "the architecture mamba is not supported",
+            "models of the architecture mamba are not supported yet",
         ),
         ("types.gguf", odd_type(20), "has the type IQ4_NL, which is not supported"),
         ("newer.gguf", odd_type(99), "unknown type 99"),

@@ -18,6 +18,7 @@ pub mod reference;
 pub mod requantize;
 pub mod run;
 pub mod setup;
+pub mod supported;
 pub mod synth;
 pub mod test;
 pub mod tokenize;

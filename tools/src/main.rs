@@ -1,7 +1,9 @@
 //! `cargo embodi <command>`: parse, dispatch, and say in one sentence why something failed.
 
 use clap::{Parser, Subcommand};
-use embodi::{bench, build, chat, image, inspect, logits, models, run, setup, synth, test, tokenize};
+use embodi::{
+    bench, build, chat, image, inspect, logits, models, run, setup, supported, synth, test, tokenize,
+};
 use std::process::ExitCode;
 
 /// EMBODIOS from your PC: set up, build, emulate, test, and run the same engine here.
@@ -30,6 +32,7 @@ enum Command {
     Perplexity(logits::PerplexityArgs),
     Digest(logits::DigestArgs),
     Synth(synth::Args),
+    Supported(supported::Args),
 }
 
 /// A reader that has seen enough (`| head`) closes the pipe; `println!` panics then. That is no fault of ours to
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Perplexity(args) => logits::perplexity(&args),
         Command::Digest(args) => logits::digest(&args),
         Command::Synth(args) => synth::run(&args),
+        Command::Supported(args) => supported::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
