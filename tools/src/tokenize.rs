@@ -1,9 +1,10 @@
 //! `tokenize`: how a model reads a text.
 
 use crate::host;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use embodios::gguf::Gguf;
 use embodios::tokenizer::Tokenizer;
+use std::io::{BufRead, BufReader, BufWriter, Write};
 
 /// Show the tokens of a text.
 #[derive(clap::Args)]
@@ -12,7 +13,11 @@ pub struct Args {
     #[arg(value_name = "FILE")]
     model: String,
     /// The text; `-` reads standard input
-    text: String,
+    #[arg(required_unless_present = "batch")]
+    text: Option<String>,
+    /// Many texts at once: a file with a JSON string a line; `-` reads standard input. Implies --json
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    batch: Option<String>,
     /// One line of JSON: an array of ids
     #[arg(long)]
     json: bool,
@@ -28,7 +33,13 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let gguf = Gguf::open(&host::open(&args.model)?).map_err(host::said)?;
     let tokenizer = Tokenizer::from_metadata(&gguf.metadata).map_err(host::said)?;
-    let text = if args.text == "-" { std::io::read_to_string(std::io::stdin())? } else { args.text.clone() };
+    if let Some(path) = &args.batch {
+        return batch(path, &|text| tokenizer.encode(text, args.special, !args.literal));
+    }
+    let text = match args.text.as_deref().unwrap_or_default() {
+        "-" => std::io::read_to_string(std::io::stdin())?,
+        text => text.to_owned(),
+    };
     let tokens = tokenizer.encode(&text, args.special, !args.literal);
     if args.json {
         println!("{}", serde_json::to_string(&tokens)?);
@@ -39,6 +50,23 @@ pub fn run(args: &Args) -> Result<()> {
     }
     println!("{} tokens", tokens.len());
     Ok(())
+}
+
+/// Writes a line of ids for each line of the file.
+fn batch(path: &str, encode: &dyn Fn(&str) -> Vec<u32>) -> Result<()> {
+    let lines: Box<dyn BufRead> = match path {
+        "-" => Box::new(std::io::stdin().lock()),
+        path => Box::new(BufReader::new(
+            std::fs::File::open(path).with_context(|| format!("could not open {path}"))?,
+        )),
+    };
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    for (number, line) in lines.lines().enumerate() {
+        let text: String = serde_json::from_str(&line?)
+            .with_context(|| format!("line {} of {path} is not a JSON string", number + 1))?;
+        writeln!(out, "{}", serde_json::to_string(&encode(&text))?)?;
+    }
+    Ok(out.flush()?)
 }
 
 /// A token's bytes in quotes: as text where they are text.
