@@ -9,13 +9,19 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, position: 0 }
+    /// Begins at `position`, a place in `bytes`.
+    pub(super) fn new(bytes: &'a [u8], position: usize) -> Self {
+        Self { bytes, position }
     }
 
     /// A second cursor at the same place, to look ahead.
     pub(super) fn fork(&self) -> Self {
         Self { bytes: self.bytes, position: self.position }
+    }
+
+    /// The next byte's place among those at hand, for [`new`](Self::new).
+    pub(super) fn index(&self) -> usize {
+        self.position
     }
 
     /// Bytes read so far, counted from the start of the file.
@@ -30,12 +36,14 @@ impl<'a> Cursor<'a> {
 
     /// The next `length` bytes.
     pub(super) fn take(&mut self, length: u64) -> Result<&'a [u8], GgufError> {
-        let cut_short = GgufError::HeaderCutShort { at: self.position(), wanted: length };
-        let length = usize::try_from(length).map_err(|_| cut_short.clone())?;
-        let end = self.position.checked_add(length).ok_or(cut_short.clone())?;
-        let bytes = self.bytes.get(self.position..end).ok_or(cut_short)?;
-        self.position = end;
-        Ok(bytes)
+        let end = usize::try_from(length).ok().and_then(|length| self.position.checked_add(length));
+        match end.and_then(|end| self.bytes.get(self.position..end)) {
+            Some(bytes) => {
+                self.position += bytes.len();
+                Ok(bytes)
+            }
+            None => Err(GgufError::HeaderCutShort { at: self.position(), wanted: length }),
+        }
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], GgufError> {

@@ -208,6 +208,7 @@ impl Gguf {
     pub fn open(source: &dyn ByteSource) -> Result<Self, GgufError> {
         let mut header: Vec<u8> = Vec::new();
         let mut window = FIRST_WINDOW;
+        let mut progress = Progress::default();
         loop {
             let upto = window.min(source.len());
             let have = header.len();
@@ -217,36 +218,28 @@ impl Gguf {
                 .map_err(|_| GgufError::OutOfMemory { bytes: upto as u64 })?;
             header.resize(upto, 0);
             source.read_at(have as u64, &mut header[have..])?;
-            match Self::parse(&header, source.len()) {
+            match Self::parse(&header, source.len(), &mut progress) {
                 Err(GgufError::HeaderCutShort { .. }) if (upto as u64) < source.len() => window *= 2,
                 result => return result,
             }
         }
     }
 
-    fn parse(bytes: &[u8], file_bytes: u64) -> Result<Self, GgufError> {
-        let mut cursor = Cursor::new(bytes);
-        if cursor.take(4).map_err(|_| GgufError::NotGguf)? != b"GGUF" {
-            return Err(GgufError::NotGguf);
+    fn parse(bytes: &[u8], file_bytes: u64, progress: &mut Progress) -> Result<Self, GgufError> {
+        if progress.position == 0 {
+            *progress = Progress::begin(bytes)?;
         }
-        let version = cursor.u32()?;
-        match version {
-            2 | 3 => {}
-            _ if matches!(version.swap_bytes(), 1..=3) => return Err(GgufError::BigEndian),
-            _ => return Err(GgufError::Version(version)),
-        }
-        // A count is checked against what could follow once all of the header is at hand; a directory entry
-        // takes at least 32 bytes, a key-value pair at least 13.
-        let tensor_count = cursor.u64()?;
-        let key_count = cursor.count(13)?;
-        let mut metadata = Metadata::default();
-        for _ in 0..key_count {
+        let mut cursor = Cursor::new(bytes, progress.position);
+        while progress.keys_left > 0 {
             let at = cursor.position();
             let key = text(cursor.string()?, at)?;
             let kind = cursor.u32()?;
             let value = value(&mut cursor, &key, kind, 0)?;
-            metadata.push(key, value);
+            progress.metadata.push(key, value);
+            progress.keys_left -= 1;
+            progress.position = cursor.index();
         }
+        let Progress { version, tensor_count, ref metadata, .. } = *progress;
         let alignment = metadata.opt_u32("general.alignment")?.unwrap_or(32);
         if !alignment.is_power_of_two() || !(8..=1 << 20).contains(&alignment) {
             return Err(GgufError::Alignment(alignment));
@@ -288,12 +281,45 @@ impl Gguf {
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(GgufError::Twice { tensor: pair[0].into() });
         }
+        let metadata = core::mem::take(&mut progress.metadata);
         Ok(Self { version, metadata, tensors, directory_offset, data_offset, file_bytes })
     }
 
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.iter().find(|info| info.name == name)
+    }
+}
+
+/// What of a header has been read. It comes in windows, each twice the one before; a key that was whole is not read again.
+#[derive(Default)]
+struct Progress {
+    version: u32,
+    tensor_count: u64,
+    keys_left: u64,
+    /// Bytes from the start of the file to the next key.
+    position: usize,
+    metadata: Metadata,
+}
+
+impl Progress {
+    /// Reads what comes before the first key.
+    fn begin(bytes: &[u8]) -> Result<Self, GgufError> {
+        let mut cursor = Cursor::new(bytes, 0);
+        if cursor.take(4).map_err(|_| GgufError::NotGguf)? != b"GGUF" {
+            return Err(GgufError::NotGguf);
+        }
+        let version = cursor.u32()?;
+        match version {
+            2 | 3 => {}
+            _ if matches!(version.swap_bytes(), 1..=3) => return Err(GgufError::BigEndian),
+            _ => return Err(GgufError::Version(version)),
+        }
+        // A count is checked against what could follow once all of the header is at hand; a directory entry
+        // takes at least 32 bytes, a key-value pair at least 13.
+        let tensor_count = cursor.u64()?;
+        let keys_left = cursor.count(13)?;
+        Ok(Self { version, tensor_count, keys_left, position: cursor.index(), metadata: Metadata::default() })
     }
 }
 

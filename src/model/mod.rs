@@ -56,6 +56,7 @@ pub struct Model {
     tokenizer: Tokenizer,
     template: Arc<Template>,
     template_warning: Option<ChatError>,
+    tokenizer_warning: Option<&'static str>,
     level: Level,
     rotations: Rotations,
     pub(crate) weights: Weights,
@@ -124,9 +125,12 @@ impl Model {
     pub fn template(&self) -> &Arc<Template> {
         &self.template
     }
-    /// Why [`Self::template`] is a built-in one, if the file's own can't be used.
-    pub fn template_warning(&self) -> Option<&ChatError> {
-        self.template_warning.as_ref()
+    /// What the user should know before the first answer.
+    pub fn warnings(&self) -> impl Iterator<Item = &dyn fmt::Display> {
+        let template = self.template_warning.as_ref().map(|warning| warning as &dyn fmt::Display);
+        template
+            .into_iter()
+            .chain(self.tokenizer_warning.as_ref().map(|warning| warning as &dyn fmt::Display))
     }
     /// Kernels in use.
     pub fn level(&self) -> Level {
@@ -197,6 +201,7 @@ impl Opened {
             progress(Progress { done, total })
         })?;
         let rotations = Rotations::new(&spec, &weights.rope_factors);
+        let tokenizer_warning = tokenizer.warning();
         Ok(Arc::new(Model {
             metadata: gguf.metadata.without_arrays(),
             level: options.level,
@@ -204,6 +209,7 @@ impl Opened {
             tokenizer,
             template,
             template_warning,
+            tokenizer_warning,
             rotations,
             weights,
         }))

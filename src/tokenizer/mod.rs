@@ -226,10 +226,12 @@ impl Tokenizer {
     pub fn eos(&self) -> Option<u32> {
         self.roles.eos
     }
-    /// Whether the file does not say how text is cut into words, which is then done as llama.cpp's `default` does it:
-    /// answers may suffer from it.
-    pub fn guesses_words(&self) -> bool {
-        self.pre_is_missing
+    /// What the user should know of this vocabulary.
+    pub fn warning(&self) -> Option<&'static str> {
+        self.pre_is_missing.then_some(
+            "the file does not say how text is cut into words (tokenizer.ggml.pre), so it is done as llama.cpp does by \
+             default, and answers may be worse for it: a newer conversion of this model says it",
+        )
     }
     /// Tokens in the vocabulary.
     pub fn len(&self) -> usize {
@@ -342,5 +344,17 @@ mod tests {
         let token = |text| t.token(text).expect("a token");
         assert_eq!(t.encode("<x> a<x> ", false, true), ["<x>", "a", "<x>"].map(token));
         assert_eq!(t.encode("<s> a", false, true), ["<s>", "Ġ", "a"].map(token));
+    }
+
+    #[test]
+    fn a_file_that_does_not_say_how_to_cut_words_is_read_as_by_default_with_a_warning() {
+        assert_eq!(tokenizer(&letters(&[]), &[], &|_| {}).warning(), None);
+        let mut writer = Writer::new();
+        writer.string("tokenizer.ggml.model", "gpt2").strings("tokenizer.ggml.tokens", &["a", "b"]);
+        writer.strings::<&str>("tokenizer.ggml.merges", &[]);
+        let gguf = Gguf::open(&Memory(writer.finish().leak())).expect("a good file");
+        let unsaid = Tokenizer::from_metadata(&gguf.metadata).expect("a good vocabulary");
+        assert!(unsaid.warning().is_some_and(|words| words.contains("tokenizer.ggml.pre")));
+        assert_eq!(unsaid.encode("ab", false, false), [0, 1]);
     }
 }

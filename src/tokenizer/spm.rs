@@ -163,12 +163,121 @@ pub(super) fn encode(
 
 #[cfg(test)]
 mod tests {
+    use super::super::Tokenizer;
     use super::*;
+    use crate::gguf::Gguf;
+    use crate::gguf::writer::Writer;
+    use crate::source::Memory;
+    use alloc::string::ToString;
+
+    /// Text, score, type (1 normal, 2 unknown, 3 control, 4 user-defined, 6 byte).
+    const TOKENS: [(&str, f32, i32); 13] = [
+        ("<unk>", 0.0, 2),
+        ("<s>", 0.0, 3),
+        ("</s>", 0.0, 3),
+        ("<0x0A>", 0.0, 6),
+        ("<0xC3>", 0.0, 6),
+        ("▁", -9.0, 1),
+        ("a", -9.0, 1),
+        ("b", -9.0, 1),
+        ("ab", -2.0, 1),
+        ("ba", -1.0, 1),
+        ("aa", -3.0, 1),
+        ("▁a", -4.0, 1),
+        ("b b", 0.0, 4),
+    ];
+
+    /// The vocabulary with other scores, or none, and more keys; of two keys of a name the first counts.
+    fn open(scores: Option<&[f32]>, more: &dyn Fn(&mut Writer)) -> Result<Tokenizer, TokenizerError> {
+        let mut writer = Writer::new();
+        more(&mut writer);
+        writer
+            .string("tokenizer.ggml.model", "llama")
+            .strings("tokenizer.ggml.tokens", &TOKENS.map(|(text, ..)| text))
+            .i32s("tokenizer.ggml.token_type", &TOKENS.map(|(.., kind)| kind));
+        if let Some(scores) = scores {
+            writer.f32s(KEY, scores);
+        }
+        Tokenizer::from_metadata(&Gguf::open(&Memory(writer.finish().leak())).expect("a good file").metadata)
+    }
+
+    fn tokenizer(more: &dyn Fn(&mut Writer)) -> Tokenizer {
+        open(Some(&TOKENS.map(|(_, score, _)| score)), more).expect("a good vocabulary")
+    }
+
+    fn ids(texts: &[&str]) -> Vec<u32> {
+        let place =
+            |text: &&str| TOKENS.iter().position(|(other, ..)| other == text).expect("a token") as u32;
+        texts.iter().map(place).collect()
+    }
 
     #[test]
     fn ranks_order_as_scores_do() {
         let scores = [f32::NEG_INFINITY, -1e9, -1.5, -1.0, -1e-30, 0.0, 1e-30, 2.0, f32::INFINITY];
         assert!(scores.map(rank).is_sorted_by(|a, b| a < b));
         assert_eq!(rank(0.0), rank(-0.0));
+    }
+
+    #[test]
+    fn the_highest_score_is_merged_first_and_of_equal_scores_the_leftmost() {
+        let t = tokenizer(&|w| {
+            w.bool("tokenizer.ggml.add_space_prefix", false);
+        });
+        for (text, tokens) in [
+            ("aba", &["a", "ba"][..]),
+            ("abb", &["ab", "b"]),
+            ("aaa", &["aa", "a"]),
+            ("aaaa", &["aa", "aa"]),
+            (" ab", &["▁", "ab"]),
+            ("", &[]),
+        ] {
+            assert_eq!(t.encode(text, false, false), ids(tokens), "{text:?}");
+            assert_eq!(t.decode(&ids(tokens), false), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_text_begins_with_a_space_that_comes_off_again_and_so_does_what_follows_a_control_token() {
+        let t = tokenizer(&|_| {});
+        for (text, tokens) in [
+            ("a", &["▁a"][..]),
+            (" a", &["▁", "▁a"]),
+            ("a a", &["▁a", "▁a"]),
+            ("", &[]),
+            ("<s>a</s> a", &["<s>", "▁a", "</s>", "▁", "▁a"]),
+            ("ab b", &["▁a", "b b"]),
+            ("b ba", &["b b", "▁a"]),
+        ] {
+            assert_eq!(t.encode(text, false, true), ids(tokens), "{text:?}");
+        }
+        assert_eq!(t.decode(&ids(&["▁", "▁a"]), false), b" a");
+        assert_eq!(t.decode(&ids(&["<s>", "▁a", "</s>"]), false), b" a", "as llama.cpp: only the very first");
+        assert_eq!(t.encode("a", true, true), ids(&["<s>", "▁a"]), "a start token unless the file says no");
+    }
+
+    #[test]
+    fn what_is_no_token_is_spelt_in_bytes_and_bytes_without_a_token_are_unknown() {
+        let t = tokenizer(&|_| {});
+        assert_eq!(t.encode("\né", false, false), ids(&["▁", "<0x0A>", "<0xC3>", "<unk>"]));
+        assert_eq!(t.decode(&ids(&["<0x0A>", "<0xC3>"]), false), b"\n\xc3");
+        let lost = open(Some(&[0.0; 13]), &|w| {
+            w.bool("tokenizer.ggml.add_space_prefix", false).u32("tokenizer.ggml.unknown_token_id", 6);
+        });
+        assert_eq!(lost.expect("a good vocabulary").encode("é", false, false), ids(&["<0xC3>", "a"]));
+    }
+
+    #[test]
+    fn scores_are_floats_or_whole_numbers_one_for_each_token() {
+        let refused = |scores: Option<&[f32]>| open(scores, &|_| {}).expect_err("refused");
+        assert!(refused(None).to_string().contains(KEY));
+        assert_eq!(refused(Some(&[0.0; 12])), TokenizerError::MissingScores { scores: 12, tokens: 13 });
+        let mut scores = [0.0; 13];
+        scores[3] = f32::NAN;
+        assert_eq!(refused(Some(&scores)), TokenizerError::Score { token: 3 });
+        assert!(refused(Some(&scores)).to_string().contains("token 3"));
+        let whole = open(None, &|w| {
+            w.i32s(KEY, &TOKENS.map(|(_, score, _)| score as i32));
+        });
+        assert_eq!(whole.expect("a good vocabulary").encode("aba", false, false), ids(&["▁a", "ba"]));
     }
 }

@@ -237,7 +237,7 @@ pub(super) fn slots_for(entries: usize) -> usize {
 /// FNV-1a over two parts as if they were one, its high bits folded into the low ones that index a table.
 fn hash(left: &[u8], right: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    let hash = left.iter().chain(right).fold(0xcbf2_9ce4_8422_2325, step);
+    let hash = right.iter().fold(left.iter().fold(0xcbf2_9ce4_8422_2325, step), step);
     hash ^ (hash >> 32)
 }
 
@@ -281,19 +281,23 @@ fn plain_bytes(text: &[u8], out: &mut Vec<u8>) {
 
 /// Undoes SentencePiece's spaces.
 fn plain_spaces(text: &[u8], out: &mut Vec<u8>) {
-    let mut rest = text;
-    while let Some((first, others)) = rest.split_first() {
-        match rest.strip_prefix(SPACE.as_bytes()) {
+    let (first, mut rest) = (SPACE.as_bytes()[0], text);
+    // Most have one space, at the beginning.
+    while let Some(place) = rest.iter().position(|byte| *byte == first) {
+        let (before, after) = rest.split_at(place);
+        out.extend_from_slice(before);
+        rest = match after.strip_prefix(SPACE.as_bytes()) {
             Some(after) => {
                 out.push(b' ');
-                rest = after;
+                after
             }
             None => {
-                out.push(*first);
-                rest = others;
+                out.push(first);
+                &after[1..]
             }
-        }
+        };
     }
+    out.extend_from_slice(rest);
 }
 
 /// Puts GPT-2's spelling of a word into `out`.

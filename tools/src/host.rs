@@ -53,6 +53,7 @@ impl Engine {
         });
         bar.finish_and_clear();
         let model = model.map_err(|error| anyhow!("{} can't be used: {error}", self.model))?;
+        model.warnings().for_each(|warning| eprintln!("note: {warning}"));
         Ok((model, threads))
     }
 }

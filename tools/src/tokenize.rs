@@ -33,6 +33,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let gguf = Gguf::open(&host::open(&args.model)?).map_err(host::said)?;
     let tokenizer = Tokenizer::from_metadata(&gguf.metadata).map_err(host::said)?;
+    tokenizer.warning().into_iter().for_each(|warning| eprintln!("note: {warning}"));
     if let Some(path) = &args.batch {
         return batch(path, &|text| tokenizer.encode(text, args.special, !args.literal));
     }

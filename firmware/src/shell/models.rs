@@ -123,7 +123,7 @@ impl Shell<'_> {
                 conversation.set_system(self.config.system.clone());
                 let bytes = before.saturating_sub(self.platform.memory_free());
                 let name = String::from(conversation.model().name());
-                if let Some(warning) = conversation.model().template_warning() {
+                for warning in conversation.model().warnings() {
                     self.say(sentence(warning));
                 }
                 self.talker = Some(Talker { file: source.name.clone(), bytes, conversation });
