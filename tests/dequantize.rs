@@ -6,17 +6,9 @@
 
 mod common;
 
-use common::Random;
+use common::{Random, number, recorded_blocks, set_scales};
 use embodios::quant::{FORMATS, Row, TILE};
 use serde_json::Value as Json;
-
-fn recorded() -> Json {
-    serde_json::from_str(include_str!("data/dequantize.json")).expect("the recording is JSON")
-}
-
-fn number(json: &Json) -> usize {
-    usize::try_from(json.as_u64().expect("a number")).expect("a small number")
-}
 
 fn list<'a>(json: &'a Json, key: &str) -> &'a [Json] {
     json[key].as_array().unwrap_or_else(|| panic!("the recording lacks {key}"))
@@ -32,24 +24,11 @@ fn cases(recorded: &Json, format: &Row) -> Vec<Case> {
     let mut cases =
         vec![("random".to_owned(), (0..number(&recorded["random"])).flat_map(|_| block()).collect())];
     let scales: Vec<u16> = list(recorded, "scales").iter().map(|scale| number(scale) as u16).collect();
-    let layout = |part: &str| &recorded["layout"][part][format.name];
     for (index, &scale) in scales.iter().enumerate() {
         let fills = list(recorded, "fills").iter().map(|fill| vec![number(fill) as u8; format.bytes]);
         let mut blocks: Vec<Vec<u8>> = fills.chain([block()]).collect();
         for block in &mut blocks {
-            for (n, at) in layout("halves").as_array().into_iter().flatten().enumerate() {
-                let scale = scales[(index + 3 * n) % scales.len()];
-                block[number(at)..][..2].copy_from_slice(&scale.to_le_bytes());
-            }
-            if let Some(at) = layout("bytes").as_u64() {
-                block[at as usize] = scale as u8;
-            }
-            if let Some(at) = layout("nibbles").as_u64() {
-                for nibble in 0..4 {
-                    let byte = &mut block[at as usize + 2 * nibble + 1];
-                    *byte = *byte & 0xf | ((scale >> (4 * nibble)) as u8) << 4;
-                }
-            }
+            set_scales(format, block, |n| scales[(index + 3 * n) % scales.len()]);
         }
         cases.push((format!("scale 0x{scale:04x}"), blocks.concat()));
     }
@@ -74,9 +53,9 @@ fn dequantized(format: &Row, blocks: &[u8]) -> Vec<f32> {
 
 #[test]
 fn every_format_gives_the_recorded_bits_of_every_weight() {
-    let recorded = recorded();
+    let recorded = recorded_blocks();
     for format in FORMATS {
-        let golden = list(&recorded, "formats").iter().find(|golden| golden["name"] == format.name);
+        let golden = list(recorded, "formats").iter().find(|golden| golden["name"] == format.name);
         let golden = golden.unwrap_or_else(|| {
             panic!(
                 "{} has no golden: add its layout to tools/oracle/record_dequant.py and record",
@@ -84,7 +63,7 @@ fn every_format_gives_the_recorded_bits_of_every_weight() {
             )
         });
         assert_eq!(golden["id"], format.id, "{}: its number in a file", format.name);
-        let cases = cases(&recorded, format);
+        let cases = cases(recorded, format);
         assert_eq!(list(golden, "cases").len(), cases.len(), "{}: as many cases", format.name);
         for ((name, blocks), golden) in cases.iter().zip(list(golden, "cases")) {
             assert_eq!(golden["case"], *name, "{}", format.name);
@@ -107,9 +86,9 @@ fn every_format_gives_the_recorded_bits_of_every_weight() {
 
 #[test]
 fn rows_of_a_tile_keep_every_bit() {
-    let recorded = recorded();
+    let recorded = recorded_blocks();
     for format in FORMATS {
-        let blocks: Vec<u8> = cases(&recorded, format).into_iter().flat_map(|(_, blocks)| blocks).collect();
+        let blocks: Vec<u8> = cases(recorded, format).into_iter().flat_map(|(_, blocks)| blocks).collect();
         // Rows of one block, and of two.
         for row_bytes in [format.bytes, 2 * format.bytes] {
             for rows in blocks.chunks_exact(TILE * row_bytes) {

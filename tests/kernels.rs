@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{InTurn, Random};
+use common::{InTurn, Random, set_scales};
 use embodios::ops::matmul::{View, matmul};
 use embodios::pool::Alone;
 use embodios::quant::{FORMATS, Forms, Inputs, Row, TILE};
@@ -47,40 +47,44 @@ fn check_at(format: &'static Row, rows: &[u8], count: usize, inputs: &Inputs, wh
         let bits = |floats: &[f32]| floats.iter().map(|float| float.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&before), bits(&after), "{} {what}: row {row} of {count}, arranged", format.name);
     }
+    let cells = || (0..inputs.count()).flat_map(|column| (0..count).map(move |row| (column, row)));
+    let defined =
+        cells().map(|(column, row)| (format.dot)(&rows[row * row_bytes..][..row_bytes], inputs, column));
+    let defined: Vec<f32> = defined.collect();
     for level in simd::levels() {
         let mut out = vec![f32::NAN; count * inputs.count()];
         matmul(&Alone, level, &mut out, &[view], inputs);
-        for column in 0..inputs.count() {
-            for row in 0..count {
-                let defined = (format.dot)(&rows[row * row_bytes..][..row_bytes], inputs, column);
-                let got = out[column * count + row];
-                assert!(
-                    got.to_bits() == defined.to_bits() || got.is_nan() && defined.is_nan(),
-                    "{} {level} {what}: row {row} of {count}, column {column} of {}, {} columns: {got} for {defined}",
-                    format.name,
-                    inputs.count(),
-                    inputs.columns()
-                );
-            }
+        for (column, row) in cells() {
+            let (got, defined) = (out[column * count + row], defined[column * count + row]);
+            assert!(
+                got.to_bits() == defined.to_bits() || got.is_nan() && defined.is_nan(),
+                "{} {level} {what}: row {row} of {count}, column {column} of {}, {} columns: {got} for {defined}",
+                format.name,
+                inputs.count(),
+                inputs.columns()
+            );
         }
     }
+}
+
+/// How long rows are made for a format: for blocks of at most 32 weights, and for longer ones.
+fn columns_of<'a>(format: &Row, short: &'a [usize], long: &'a [usize]) -> &'a [usize] {
+    if format.len > 32 { long } else { short }
 }
 
 #[test]
 fn every_level_gives_the_bits_of_the_definition_for_every_shape() {
     let mut random = Random(1);
     for format in FORMATS {
-        for columns in [32, 64, 96, 256, 576, 768] {
-            if columns % format.len != 0 {
-                continue;
-            }
+        for &columns in columns_of(format, &[32, 64, 96, 576], &[256, 512]) {
+            let weights: Vec<f32> = (0..37 * columns).map(|_| random.float()).collect();
+            let mut all = Vec::new();
+            (format.quantize)(&weights, &mut all);
             for rows in [1, 15, 16, 17, 32, 37] {
-                let weights: Vec<f32> = (0..rows * columns).map(|_| random.float()).collect();
-                let mut packed = Vec::new();
-                (format.quantize)(&weights, &mut packed);
+                let packed = &all[..rows * format.row_bytes(columns)];
                 for count in [1, 2, 3, 4, 5, 7, 8, 11, 15, 16, 17, 33] {
                     let inputs = inputs(Level::Plain, columns, count, || random.float() * 3.0);
-                    check(format, &packed, rows, &inputs, "random weights");
+                    check(format, packed, rows, &inputs, "random weights");
                 }
             }
         }
@@ -101,20 +105,6 @@ fn float_formats_take_any_number_of_columns() {
     }
 }
 
-/// Where in a block its binary16 numbers are, as far as those are whole bytes.
-fn halves(format: &Row) -> &'static [usize] {
-    match format.name {
-        "Q4_1" | "Q5_1" | "Q4_K" | "Q5_K" => &[0, 2],
-        "Q6_K" => &[208],
-        "Q2_K" => &[80, 82],
-        "Q3_K" => &[108],
-        "TQ1_0" => &[52],
-        "TQ2_0" => &[64],
-        "MXFP4" | "IQ1_M" => &[],
-        _ => &[0],
-    }
-}
-
 #[test]
 fn blocks_of_random_bytes_agree_whatever_they_hold() {
     let mut random = Random(7);
@@ -132,15 +122,14 @@ fn blocks_of_random_bytes_agree_whatever_they_hold() {
 fn blocks_of_extreme_bytes_agree_too() {
     let mut random = Random(3);
     for format in FORMATS.iter().filter(|format| format.len > 1) {
-        let (columns, rows) = (format.len.max(96), 18);
+        let (columns, rows) = (columns_of(format, &[96], &[256])[0], 18);
         for byte in [0x00, 0xff, 0x80, 0x7f, 0x55] {
             let mut packed = vec![byte; rows * format.row_bytes(columns)];
             // Scales (and minimums) that are finite, large and small, negative and zero.
             for (index, block) in packed.chunks_exact_mut(format.bytes).enumerate() {
-                for (part, &at) in halves(format).iter().enumerate() {
-                    let scale = [0x3c00u16, 0xbc00, 0x7bff, 0x0001, 0x0000, 0x8000][(index + part) % 6];
-                    block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
-                }
+                let scale =
+                    |part: usize| [0x3c00, 0xbc00, 0x7bff, 0x0001, 0x0000, 0x8000][(index + part) % 6];
+                set_scales(format, block, scale);
             }
             let mut next = 0;
             let ends = [127.0, -127.0, 0.0];
@@ -166,7 +155,7 @@ fn blocks_of_extreme_bytes_agree_too() {
 fn a_dot_product_is_near_the_product_of_the_dequantized_row() {
     let mut random = Random(4);
     for format in FORMATS {
-        let columns = 768;
+        let columns = columns_of(format, &[576], &[768])[0];
         let weights: Vec<f32> = (0..columns).map(|_| random.float()).collect();
         let mut packed = Vec::new();
         (format.quantize)(&weights, &mut packed);
@@ -179,9 +168,18 @@ fn a_dot_product_is_near_the_product_of_the_dequantized_row() {
         let got = f64::from((format.dot)(&packed, &inputs, 0));
         // An activation is rounded to 1/127 of its block's peak: at most 1/254 of 3, here, a product.
         assert!((got - exact).abs() < magnitude * 0.01, "{}: {got} for {exact}", format.name);
-        let error = floats.iter().zip(&weights).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        // Groups of a grid leave a weight far off now and then: of their formats the mean counts.
+        let errors = floats.iter().zip(&weights).map(|(a, b)| (a - b).abs());
+        let grid = ["IQ1", "IQ2", "IQ3"].iter().any(|name| format.name.starts_with(name));
+        let error = if grid { errors.sum::<f32>() / columns as f32 } else { errors.fold(0.0, f32::max) };
         let bound = match format.name {
-            name if name.starts_with("Q4") => 0.16,
+            name if name.starts_with("IQ1") => 0.3,
+            name if name.starts_with("IQ2") => 0.2,
+            name if name.starts_with("IQ3") => 0.15,
+            name if name.starts_with("TQ") => 0.51,
+            name if name.starts_with("Q2") => 0.4,
+            name if name.starts_with("Q3") => 0.3,
+            name if name.starts_with("Q4") || name.starts_with("IQ4") => 0.16,
             name if name.starts_with("Q5") => 0.08,
             _ => 0.01,
         };
@@ -193,7 +191,7 @@ fn a_dot_product_is_near_the_product_of_the_dequantized_row() {
 fn a_matrix_may_begin_at_any_even_byte() {
     let mut random = Random(5);
     for format in FORMATS.iter().filter(|format| format.len > 1) {
-        let columns = format.len.max(64);
+        let columns = columns_of(format, &[64], &[256])[0];
         let weights: Vec<f32> = (0..20 * columns).map(|_| random.float()).collect();
         let mut packed = Vec::new();
         (format.quantize)(&weights, &mut packed);

@@ -4,7 +4,8 @@
 //!
 //! Write `NAME.rs` with a type that implements [`Format`], and add its row to [`FORMATS`]. If its blocks hold
 //! 32 weights with a scale and perhaps a minimum, implement [`block32::Block32`], which makes it a `Format`:
-//! `unpack` says what a block means, `quad` does the same with vectors, and the shared tiles do the rest.
+//! `unpack` says what a block means, `quad` does the same with vectors, and the shared tiles do the rest. If they hold 256
+//! and nothing faster is at hand, implement [`rows::Unpack`]: what 32 of them mean, in plain code, and nothing else.
 //! `tests/kernels.rs` walks the table: a row is tested by existing.
 //!
 //! # Tiles
@@ -22,17 +23,28 @@
 
 pub mod block32;
 pub mod float;
+mod grids;
 pub mod input;
+mod iq;
+mod iq1;
+mod iq2;
+mod iq3;
+mod iq4_xs;
+mod q2_k;
+mod q3_k;
 mod q4_0;
 mod q4_1;
 mod q5_0;
 mod q5_1;
 mod q8_0;
 pub mod quads;
+pub mod rows;
+mod tq;
 
 pub use input::{Forms, GROUP, Inputs};
 
 use crate::simd::Level;
+use rows::Rows;
 
 /// Rows in a tile.
 pub const TILE: usize = 16;
@@ -133,6 +145,18 @@ pub static FORMATS: &[Row] = &[
     Row::of::<q5_0::Q5_0>(),
     Row::of::<q5_1::Q5_1>(),
     Row::of::<q8_0::Q8_0>(),
+    Row::of::<Rows<q2_k::Q2K>>(),
+    Row::of::<Rows<q3_k::Q3K>>(),
+    Row::of::<Rows<iq4_xs::Iq4Xs>>(),
+    Row::of::<Rows<tq::Tq1>>(),
+    Row::of::<Rows<tq::Tq2>>(),
+    Row::of::<Rows<iq3::Iq3S>>(),
+    Row::of::<Rows<iq3::Iq3Xxs>>(),
+    Row::of::<Rows<iq2::Iq2S>>(),
+    Row::of::<Rows<iq2::Iq2Xs>>(),
+    Row::of::<Rows<iq2::Iq2Xxs>>(),
+    Row::of::<Rows<iq1::Iq1M>>(),
+    Row::of::<Rows<iq1::Iq1S>>(),
 ];
 
 /// The format with this GGUF number.

@@ -24,6 +24,8 @@ pub struct Sizes {
 
 /// Sizes of the tiny model. Rows of 64 and 96 weights: whole blocks of 32.
 pub const TINY: Sizes = Sizes { embedding: 64, feed_forward: 96, layers: 2 };
+/// The same for formats with blocks of 256.
+pub const WIDE: Sizes = Sizes { embedding: 256, feed_forward: 256, layers: 1 };
 const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 const CONTEXT: u32 = 512;
@@ -41,7 +43,7 @@ fn likely(tokens: &[String], token: usize) -> bool {
 
 /// A tiny random llama model with its matrices in `format` and its embedding in Q8_0, as a GGUF file.
 pub fn tiny(seed: u64, format: &'static Row) -> Vec<u8> {
-    sized(seed, format, TINY)
+    sized(seed, format, if format.len > 32 { WIDE } else { TINY })
 }
 
 /// A random llama model of any size.

@@ -1,11 +1,13 @@
 //! What several whole-engine tests share.
 #![allow(dead_code)] // each test uses its part
 
+use embodios::quant::Row;
 use embodios::source::Memory;
 use embodios::{Level, LoadOptions, Model, Pool, Runtime, Session, digest};
+use serde_json::Value as Json;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A pool that starts its threads anew for each job: slow, and plain enough to be trusted.
 pub struct Threads(pub usize);
@@ -50,6 +52,36 @@ impl Random {
     /// −1 to 1.
     pub fn float(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
+
+/// What `tools/oracle/record_dequant.py` recorded: blocks of every format, and where their scales are.
+pub fn recorded_blocks() -> &'static Json {
+    static RECORDED: OnceLock<Json> = OnceLock::new();
+    RECORDED.get_or_init(|| {
+        serde_json::from_str(include_str!("../data/dequantize.json")).expect("the recording is JSON")
+    })
+}
+
+/// A number of a recording.
+pub fn number(json: &Json) -> usize {
+    usize::try_from(json.as_u64().expect("a number")).expect("a small number")
+}
+
+/// Sets the n-th scale (or minimum) of a block to the binary16 `scale(n)`; a scale of a byte to its low half.
+pub fn set_scales(format: &Row, block: &mut [u8], scale: impl Fn(usize) -> u16) {
+    let layout = |part: &str| &recorded_blocks()["layout"][part][format.name];
+    for (n, at) in layout("halves").as_array().into_iter().flatten().enumerate() {
+        block[number(at)..][..2].copy_from_slice(&scale(n).to_le_bytes());
+    }
+    if !layout("bytes").is_null() {
+        block[number(layout("bytes"))] = scale(0) as u8;
+    }
+    if !layout("nibbles").is_null() {
+        for nibble in 0..4 {
+            let byte = &mut block[number(layout("nibbles")) + 2 * nibble + 1];
+            *byte = *byte & 0xf | ((scale(0) >> (4 * nibble)) as u8) << 4;
+        }
     }
 }
 
