@@ -19,7 +19,12 @@ from pathlib import Path
 import llama_cpp
 from vocabulary import Vocabulary, with_pre
 
-NAMES = ["starcoder", "refact", "command-r", "codeshell", "gpt-2", "phi-2", "mpt", "olmo"]
+# One name for each way to cut text, and some that share one.
+NAMES = (
+    "default llama-bpe dbrx minicpm5 jais-2 gpt-2 phi-2 mpt olmo starcoder refact command-r codeshell qwen2 laguna qwen35 ufakzeka "
+    "seed-coder bailingmoe exaone-moe tekken gpt-4o granite-embed-multi-97m tiny_aya youtu kimi-k2 deepseek-llm deepseek-coder "
+    "deepseek-v3 spark2_5 afmoe falcon poro-chat viking superbpe chameleon"
+).split()
 
 SENTENCES = r"""
 Hello
