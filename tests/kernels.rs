@@ -181,6 +181,8 @@ fn a_dot_product_is_near_the_product_of_the_dequantized_row() {
             name if name.starts_with("Q3") => 0.3,
             name if name.starts_with("Q4") || name.starts_with("IQ4") => 0.16,
             name if name.starts_with("Q5") => 0.08,
+            name if name.starts_with("Q6") => 0.04,
+            "MXFP4" => 0.3,
             _ => 0.01,
         };
         assert!(error < bound, "{}: a weight of magnitude 1 is off by {error}", format.name);

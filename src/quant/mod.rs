@@ -29,22 +29,29 @@ mod iq;
 mod iq1;
 mod iq2;
 mod iq3;
+mod iq4_nl;
 mod iq4_xs;
+mod mxfp4;
 mod q2_k;
 mod q3_k;
 mod q4_0;
 mod q4_1;
+mod q4_k;
 mod q5_0;
 mod q5_1;
+mod q5_k;
+mod q6_k;
 mod q8_0;
 pub mod quads;
 pub mod rows;
+pub mod superblock;
 mod tq;
 
 pub use input::{Forms, GROUP, Inputs};
 
 use crate::simd::Level;
 use rows::Rows;
+use superblock::Superblocks;
 
 /// Rows in a tile.
 pub const TILE: usize = 16;
@@ -147,7 +154,12 @@ pub static FORMATS: &[Row] = &[
     Row::of::<q8_0::Q8_0>(),
     Row::of::<Rows<q2_k::Q2K>>(),
     Row::of::<Rows<q3_k::Q3K>>(),
-    Row::of::<Rows<iq4_xs::Iq4Xs>>(),
+    Row::of::<Superblocks<q4_k::Q4_K>>(),
+    Row::of::<Superblocks<q5_k::Q5_K>>(),
+    Row::of::<Superblocks<q6_k::Q6_K>>(),
+    Row::of::<iq4_nl::Iq4Nl>(),
+    Row::of::<Superblocks<iq4_xs::Iq4Xs>>(),
+    Row::of::<Rows<mxfp4::Mxfp4>>(),
     Row::of::<Rows<tq::Tq1>>(),
     Row::of::<Rows<tq::Tq2>>(),
     Row::of::<Rows<iq3::Iq3S>>(),

@@ -21,6 +21,9 @@ pub trait Quads {
     const ZERO: i32;
     /// Whether a quant can be negative before [`Self::ZERO`] is taken off.
     const SIGNED: bool;
+    /// For `sdot` with factors, by how many bits quants are shifted left: 0, or 2 for those of six bits, which then cost a
+    /// mask where they would a shift. The conversion of their sum takes it off again.
+    const FRACTION: i32 = 0;
 }
 
 /// Four vectors by one instruction, which the intrinsic of that name is not where alignment is strict.
@@ -265,6 +268,26 @@ pub(super) unsafe fn column_dotprod<F: Quads, const AT: usize, const LANE: usize
     total
 }
 
+/// The text of a step: four activations, repeated, times a vector of weights.
+#[cfg(target_arch = "aarch64")]
+macro_rules! step {
+    ($low:literal, $high:literal, $w:literal, $lane:literal) => {
+        concat!(
+            "dup {t:v}.4s, {x:v}.s[",
+            $lane,
+            "]\n",
+            $low,
+            " {low:v}.8h, {",
+            $w,
+            ":v}.8b, {t:v}.8b\n",
+            $high,
+            " {high:v}.8h, {",
+            $w,
+            ":v}.16b, {t:v}.16b"
+        )
+    };
+}
+
 /// The same without `sdot`.
 ///
 /// # Safety
@@ -280,24 +303,6 @@ pub(super) unsafe fn column_neon<F: Quads, const AT: usize, const LANE: usize>(
     scales: float32x4_t,
     zeros: int32x4_t,
 ) -> float32x4_t {
-    /// The text of a step: four activations, repeated, times a vector of weights.
-    macro_rules! step {
-        ($low:literal, $high:literal, $w:literal, $lane:literal) => {
-            concat!(
-                "dup {t:v}.4s, {x:v}.s[",
-                $lane,
-                "]\n",
-                $low,
-                " {low:v}.8h, {",
-                $w,
-                ":v}.8b, {t:v}.8b\n",
-                $high,
-                " {high:v}.8h, {",
-                $w,
-                ":v}.16b, {t:v}.16b"
-            )
-        };
-    }
     macro_rules! column {
         ([$($text:expr),+] $($operands:tt)*) => {
             asm!(
@@ -358,6 +363,150 @@ pub(super) unsafe fn column_neon<F: Quads, const AT: usize, const LANE: usize>(
                 "dup {low:v}.4s, {zeros:v}.s[{lane}]", "sadalp {low:v}.4s, {high:v}.8h"
             ] zeros = in(vreg) zeros,);
         }
+    }
+    total
+}
+
+/// As [`dot_neon`], with a factor of each row for the first 16 columns and one for the last.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+#[allow(clippy::extra_unused_type_parameters)] // called as `dot_sixteens_dotprod` is
+pub(super) fn dot_sixteens_neon<F: Quads>(
+    w: &[int8x16_t; 8],
+    x: [int8x16_t; 8],
+    factors: [int32x4_t; 2],
+) -> float32x4_t {
+    let more = |(low, high), i: usize| (smlal(low, w[i], x[i]), smlal2(high, w[i], x[i]));
+    let four = |i: usize| {
+        let (low, high) = more(more(more(smull(w[i], x[i]), i + 1), i + 2), i + 3);
+        vpaddlq_s16(addp_16(low, high))
+    };
+    vcvtq_f32_s32(vmlaq_s32(vmulq_s32(four(0), factors[0]), four(4), factors[1]))
+}
+
+/// The same by `sdot`. The quants may be larger by a power of two: see [`Quads::FRACTION`].
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn dot_sixteens_dotprod<F: Quads>(
+    w: &[int8x16_t; 8],
+    (low, high): (int8x16_t, int8x16_t),
+    factors: [int32x4_t; 2],
+) -> float32x4_t {
+    let sum = neon::sdot_lane::<0>(vdupq_n_s32(0), w[0], low);
+    let sum = neon::sdot_lane::<1>(sum, w[1], low);
+    let sum = neon::sdot_lane::<2>(sum, w[2], low);
+    let first = neon::sdot_lane::<3>(sum, w[3], low);
+    let sum = neon::sdot_lane::<0>(vdupq_n_s32(0), w[4], high);
+    let sum = neon::sdot_lane::<1>(sum, w[5], high);
+    let sum = neon::sdot_lane::<2>(sum, w[6], high);
+    let last = neon::sdot_lane::<3>(sum, w[7], high);
+    let sum = vmlaq_s32(vmulq_s32(first, factors[0]), last, factors[1]);
+    if F::FRACTION == 2 { vcvtq_n_f32_s32::<2>(sum) } else { vcvtq_f32_s32(sum) }
+}
+
+/// As [`column_dotprod`], with the factors of the first 16 columns at `factors` and those of the last 64 bytes behind.
+///
+/// # Safety
+/// 32 quants must be readable `AT` bytes behind `x`, and 80 bytes at `factors`.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn column_sixteens_dotprod<F: Quads, const AT: usize, const LANE: usize>(
+    mut total: float32x4_t,
+    w: &[int8x16_t; 8],
+    x: *const i8,
+    scale: float32x4_t,
+    scales: float32x4_t,
+    factors: *const i32,
+) -> float32x4_t {
+    macro_rules! column {
+        ($convert:literal) => {
+            asm!(
+                "ldp {low:q}, {high:q}, [{x}, #{at}]",
+                "movi {first:v}.2d, #0",
+                "movi {last:v}.2d, #0",
+                "sdot {first:v}.4s, {w0:v}.16b, {low:v}.4b[0]",
+                "sdot {last:v}.4s, {w4:v}.16b, {high:v}.4b[0]",
+                "sdot {first:v}.4s, {w1:v}.16b, {low:v}.4b[1]",
+                "sdot {last:v}.4s, {w5:v}.16b, {high:v}.4b[1]",
+                "sdot {first:v}.4s, {w2:v}.16b, {low:v}.4b[2]",
+                "sdot {last:v}.4s, {w6:v}.16b, {high:v}.4b[2]",
+                "sdot {first:v}.4s, {w3:v}.16b, {low:v}.4b[3]",
+                "ldr {low:q}, [{factors}]",
+                "sdot {last:v}.4s, {w7:v}.16b, {high:v}.4b[3]",
+                "ldr {high:q}, [{factors}, #64]",
+                "mul {first:v}.4s, {first:v}.4s, {low:v}.4s",
+                "mla {first:v}.4s, {last:v}.4s, {high:v}.4s",
+                "fmul {low:v}.4s, {scale:v}.4s, {scales:v}.s[{lane}]",
+                $convert,
+                "fmla {total:v}.4s, {first:v}.4s, {low:v}.4s",
+                total = inout(vreg) total, first = out(vreg) _, last = out(vreg) _, low = out(vreg) _,
+                high = out(vreg) _, x = in(reg) x, factors = in(reg) factors,
+                w0 = in(vreg) w[0], w1 = in(vreg) w[1], w2 = in(vreg) w[2], w3 = in(vreg) w[3],
+                w4 = in(vreg) w[4], w5 = in(vreg) w[5], w6 = in(vreg) w[6], w7 = in(vreg) w[7],
+                scale = in(vreg) scale, scales = in(vreg) scales,
+                at = const AT, lane = const LANE,
+                options(pure, readonly, nostack, preserves_flags)
+            )
+        };
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        if F::FRACTION == 2 {
+            column!("scvtf {first:v}.4s, {first:v}.4s, #2");
+        } else {
+            column!("scvtf {first:v}.4s, {first:v}.4s");
+        }
+    }
+    total
+}
+
+/// The same without `sdot`.
+///
+/// # Safety
+/// 32 quants must be readable `AT` bytes behind `x`, and 80 bytes at `factors`.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+#[allow(clippy::extra_unused_type_parameters)] // called as `column_sixteens_dotprod` is
+pub(super) unsafe fn column_sixteens_neon<F: Quads, const AT: usize, const LANE: usize>(
+    mut total: float32x4_t,
+    w: &[int8x16_t; 8],
+    x: *const i8,
+    scale: float32x4_t,
+    scales: float32x4_t,
+    factors: *const i32,
+) -> float32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "ldr {x:q}, [{p}, #{at}]",
+            step!("smull", "smull2", "w0", 0), step!("smlal", "smlal2", "w1", 1),
+            step!("smlal", "smlal2", "w2", 2), step!("smlal", "smlal2", "w3", 3),
+            "ldr {x:q}, [{p}, #{behind}]",
+            "addp {low:v}.8h, {low:v}.8h, {high:v}.8h",
+            "ldr {t:q}, [{factors}]",
+            "saddlp {first:v}.4s, {low:v}.8h",
+            "mul {first:v}.4s, {first:v}.4s, {t:v}.4s",
+            step!("smull", "smull2", "w4", 0), step!("smlal", "smlal2", "w5", 1),
+            step!("smlal", "smlal2", "w6", 2), step!("smlal", "smlal2", "w7", 3),
+            "addp {low:v}.8h, {low:v}.8h, {high:v}.8h",
+            "ldr {t:q}, [{factors}, #64]",
+            "saddlp {low:v}.4s, {low:v}.8h",
+            "mla {first:v}.4s, {low:v}.4s, {t:v}.4s",
+            "fmul {t:v}.4s, {scale:v}.4s, {scales:v}.s[{lane}]",
+            "scvtf {first:v}.4s, {first:v}.4s",
+            "fmla {total:v}.4s, {first:v}.4s, {t:v}.4s",
+            total = inout(vreg) total, low = out(vreg) _, high = out(vreg) _, x = out(vreg) _, t = out(vreg) _,
+            first = out(vreg) _, factors = in(reg) factors,
+            w0 = in(vreg) w[0], w1 = in(vreg) w[1], w2 = in(vreg) w[2], w3 = in(vreg) w[3],
+            w4 = in(vreg) w[4], w5 = in(vreg) w[5], w6 = in(vreg) w[6], w7 = in(vreg) w[7],
+            p = in(reg) x, scale = in(vreg) scale, scales = in(vreg) scales,
+            at = const AT, behind = const AT + 16, lane = const LANE,
+            options(pure, readonly, nostack, preserves_flags)
+        );
     }
     total
 }

@@ -27,7 +27,7 @@ use core::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
 
-/// Weights of a block, in all formats here.
+/// Weights of a block, in most formats here.
 pub const LEN: usize = 256;
 
 /// 32 weights of a row, unpacked. One is `unit × scale × quant`, and in formats that have them `worth × minimum` more.
@@ -56,12 +56,14 @@ impl Part {
     }
 }
 
-/// A format of blocks of 256 weights, of which any 32 can be unpacked alone.
+/// A format of blocks, mostly of 256 weights, of which any 32 can be unpacked alone.
 pub trait Unpack {
     /// Number in the GGUF tensor directory.
     const ID: u32;
     /// As people write it.
     const NAME: &'static str;
+    /// Weights in a block.
+    const LEN: usize = LEN;
     /// Bytes in a block.
     const BYTES: usize;
     /// Whether the halves of a part have scales.
@@ -80,7 +82,7 @@ pub struct Rows<F>(PhantomData<F>);
 impl<F: Unpack> Format for Rows<F> {
     const ID: u32 = F::ID;
     const NAME: &'static str = F::NAME;
-    const LEN: usize = LEN;
+    const LEN: usize = F::LEN;
     const BYTES: usize = F::BYTES;
 
     fn dequantize(row: &[u8], weights: &mut [f32]) {
@@ -123,8 +125,8 @@ impl<F: Unpack> Format for Rows<F> {
         columns: usize,
         sums: &mut [Sums],
     ) {
-        assert_eq!(inputs.blocks() * BLOCK % LEN, 0, "whole blocks");
-        let row_bytes = inputs.blocks() * BLOCK / LEN * F::BYTES;
+        assert_eq!(inputs.blocks() * BLOCK % F::LEN, 0, "whole blocks");
+        let row_bytes = inputs.blocks() * BLOCK / F::LEN * F::BYTES;
         match level {
             #[cfg(target_arch = "aarch64")]
             // SAFETY: the level proves the instructions.
@@ -149,8 +151,8 @@ impl<F: Unpack> Format for Rows<F> {
 /// The 32 weights from `32 × index` on of a row.
 #[inline(always)]
 fn part_of<F: Unpack>(row: &[u8], index: usize) -> Part {
-    const PARTS: usize = LEN / BLOCK;
-    F::part(&row[index / PARTS * F::BYTES..][..F::BYTES], index % PARTS)
+    let parts = const { F::LEN / BLOCK };
+    F::part(&row[index / parts * F::BYTES..][..F::BYTES], index % parts)
 }
 
 #[inline(always)]

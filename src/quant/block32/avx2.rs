@@ -4,6 +4,7 @@
 //! as they have to meet them; `vpmaddubsw` multiplies unsigned bytes by signed ones and adds pairs in 16 bits.
 
 use super::super::input::BLOCK;
+use super::super::quads::Quads;
 use super::super::{Inputs, Sums, TILE};
 use super::{Block32, halves, words};
 use core::arch::x86_64::*;
@@ -105,7 +106,7 @@ unsafe fn widen(from: *const u8) -> __m128 {
 /// The products of a quad and 32 activations, summed to a row a lane.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot<F: Block32>(quants: &[__m256i; 4], x: __m256i) -> __m128i {
+pub(in super::super) fn dot<F: Quads>(quants: &[__m256i; 4], x: __m256i) -> __m128i {
     let ones = _mm256_set1_epi16(1);
     let repeated = [
         _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1)),

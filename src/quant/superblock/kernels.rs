@@ -1,0 +1,271 @@
+//! Superblocks on Arm CPUs: the loops around the multiplications of [`super::super::quads`].
+
+use super::super::input::{BLOCK, Inputs, Lanes};
+use super::super::quads::{
+    column_dotprod, column_neon, column_sixteens_dotprod, column_sixteens_neon, dot_dotprod, dot_neon,
+    dot_sixteens_dotprod, dot_sixteens_neon, pair, repeated, then,
+};
+use super::super::{Sums, TILE};
+use super::{Head, PARTS, Scales, Superblock, head, words};
+use crate::simd::{Level, neon};
+use core::arch::aarch64::*;
+
+/// A tile by one column.
+type Single = unsafe fn(tile: *const u8, lanes: &Lanes<'_>, scales: &mut Scales, sums: &mut Sums);
+/// One quad of a superblock of a tile by several columns, added to their sums.
+type Several =
+    unsafe fn(block: *const u8, quad: usize, lanes: &Lanes<'_>, scales: &Scales, sums: &mut [Sums]);
+
+/// The kernels of a level. They need a tile of as many superblocks as `lanes` has, or a superblock, and as many columns in
+/// `lanes` as they multiply; and the CPU to have the level's instructions.
+struct Kernels {
+    one: Single,
+    two: Several,
+    four: Several,
+    eight: Several,
+    sixteen: Several,
+}
+
+/// Tiles × columns, as [`super::Format::multiply`] has checked them.
+///
+/// # Safety
+/// `tiles` must be whole tiles as long as the columns, which must exist and be of one group, `sums` have one for each of both,
+/// and the level be one of Arm's.
+pub unsafe fn multiply<F: Superblock>(
+    level: Level,
+    tiles: &[u8],
+    tile_bytes: usize,
+    inputs: &Inputs,
+    first: usize,
+    columns: usize,
+    sums: &mut [Sums],
+) {
+    let kernels = match level {
+        Level::Dotprod(_) => const { &kernels_dotprod::<F>() },
+        _ => const { &kernels_neon::<F>() },
+    };
+    let mut scales = Scales::NONE;
+    let mut done = 0;
+    while done < columns {
+        let lanes = inputs.lanes(first + done);
+        let (count, several) = match columns - done {
+            1 => (1, None),
+            2 | 3 => (2, Some(kernels.two)),
+            4..8 => (4, Some(kernels.four)),
+            8..16 => (8, Some(kernels.eight)),
+            _ => (16, Some(kernels.sixteen)),
+        };
+        for (tile, sums) in tiles.chunks_exact(tile_bytes).zip(sums.chunks_exact_mut(columns)) {
+            let sums = &mut sums[done..done + count];
+            let Some(several) = several else {
+                // SAFETY: the level that chose the kernels proves the instructions; the rest is the caller's promise.
+                unsafe { (kernels.one)(tile.as_ptr(), &lanes, &mut scales, &mut sums[0]) };
+                continue;
+            };
+            sums.fill([0.0; TILE]);
+            let mut lanes = lanes;
+            for block in tile.chunks_exact(TILE * F::BYTES) {
+                // SAFETY: as above, superblock by superblock.
+                unsafe {
+                    scales_neon::<F>(block.as_ptr(), &mut scales);
+                    for quad in 0..TILE / 4 {
+                        several(block.as_ptr(), quad, &lanes, &scales, sums);
+                    }
+                }
+                let step = PARTS * lanes.width;
+                lanes.quants = lanes.quants.wrapping_add(step * BLOCK);
+                lanes.scales = lanes.scales.wrapping_add(step);
+                lanes.sums = lanes.sums.wrapping_add(step);
+                lanes.deficits = lanes.deficits.wrapping_add(step);
+            }
+        }
+        done += count;
+    }
+}
+
+/// Makes the scales of a superblock of a tile. A function of its own, so that its registers are not in the way of the loop
+/// that uses them.
+///
+/// # Safety
+/// The head of a superblock must be readable at `block`.
+#[inline(never)]
+#[target_feature(enable = "neon")]
+unsafe fn scales_neon<F: Superblock>(block: *const u8, scales: &mut Scales) {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { core::slice::from_raw_parts(block, head::<F>() * TILE) };
+    prefetch(block, const { (head::<F>() * TILE).div_ceil(64) });
+    F::scales(Head(bytes), scales);
+}
+
+/// How far ahead of a part the next ones are asked for: as in [`super::super::block32`].
+const AHEAD: usize = 1024;
+
+/// Asks for so many cache lines of what lies [`AHEAD`].
+#[inline(always)]
+fn prefetch(from: *const u8, lines: usize) {
+    macro_rules! ask {
+        ($($line:literal)+) => {$(
+            if lines > $line {
+                neon::prefetch::<{ AHEAD + 64 * $line }>(from)
+            }
+        )+};
+    }
+    ask!(0 1 2 3 4 5 6 7);
+}
+
+/// Makes the kernels of a level: as in [`super::super::block32`], but for where the scales are.
+macro_rules! kernels {
+    ($features:literal, $kernels:ident, $one:ident, $quads:ident, $spread:ident, $dot:ident, $dot_sixteens:ident,
+        $column:ident, $column_sixteens:ident, $($quad:literal)+,
+        $($name:ident: $columns:literal = $([$first:literal: $($lane:literal)+])+;)+) => {
+        const fn $kernels<F: Superblock>() -> Kernels {
+            let [two, four, eight, sixteen] = [$($name::<F> as Several),+];
+            Kernels { one: $one::<F>, two, four, eight, sixteen }
+        }
+
+        /// 16 rows × 1 column.
+        #[target_feature(enable = $features)]
+        unsafe fn $one<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, scales: &mut Scales, sums: &mut Sums) {
+            let mut totals = [vdupq_n_f32(0.0); TILE / 4];
+            let mut block = tile;
+            let mut at = 0;
+            for _ in 0..lanes.blocks / PARTS {
+                // SAFETY: superblocks of the tile and blocks of the column, which the caller promised.
+                unsafe {
+                    scales_neon::<F>(block, scales);
+                    let mut data = block.add(head::<F>() * TILE);
+                    let (mut scale, mut minimum) = (scales.scales.as_ptr(), scales.minimums.as_ptr());
+                    let mut factors = scales.factors.as_ptr();
+                    for _ in 0..PARTS {
+                        prefetch(data, words::<F>());
+                        let x = $spread(lanes.quants.add(at * BLOCK).cast());
+                        let unit = *lanes.scales.add(at);
+                        let sum = *lanes.sums.add(at);
+                        let zero = vdupq_n_s32(F::ZERO * *lanes.deficits.add(at));
+                        // Written out: the compiler unrolls no loop with assembly in it.
+                        $({
+                            data = then(data, &mut totals[($quad + 3) % 4]);
+                            let quants = F::$quads(data.cast::<int8x16_t>().add($quad * words::<F>()));
+                            let four = neon::load_floats_at::<{ 16 * $quad }>(scale.cast());
+                            let products = if F::SIXTEENS {
+                                let factors = factors.cast::<int32x4_t>();
+                                let two = [factors.add($quad).read(), factors.add($quad + TILE / 4).read()];
+                                $dot_sixteens::<F>(&quants, x, two)
+                            } else {
+                                $dot::<F>(&quants, x, zero)
+                            };
+                            totals[$quad] = vfmaq_f32(totals[$quad], products, vmulq_n_f32(four, unit));
+                            if F::MINIMUM {
+                                let four = neon::load_floats_at::<{ 16 * $quad }>(minimum.cast());
+                                totals[$quad] = vfmaq_n_f32(totals[$quad], four, sum);
+                            }
+                        })+
+                        data = data.add(TILE * 4 * words::<F>());
+                        if !F::SIXTEENS {
+                            scale = scale.add(1);
+                        }
+                        (minimum, factors) = (minimum.wrapping_add(1), factors.wrapping_add(2));
+                        at += lanes.width;
+                    }
+                    block = block.add(TILE * F::BYTES);
+                }
+            }
+            for (sums, total) in sums.as_chunks_mut::<4>().0.iter_mut().zip(totals) {
+                // SAFETY: four floats.
+                unsafe { neon::store_floats(sums.as_mut_ptr(), total) };
+            }
+        }
+
+        $(
+            /// 4 rows × several columns of one superblock.
+            #[target_feature(enable = $features)]
+            unsafe fn $name<F: Superblock>(
+                block: *const u8,
+                quad: usize,
+                lanes: &Lanes<'_>,
+                table: &Scales,
+                out: &mut [Sums],
+            ) {
+                let mut totals = [vdupq_n_f32(0.0); $columns];
+                for (total, out) in totals.iter_mut().zip(&*out) {
+                    // SAFETY: four floats of the 16, for `quad` is below 4.
+                    unsafe { *total = neon::load_floats(out.as_ptr().add(4 * quad)) };
+                }
+                let mut data = block.wrapping_add(head::<F>() * TILE + 16 * quad * words::<F>());
+                let mut scale = table.scales.as_ptr().cast::<f32>().wrapping_add(4 * quad);
+                let mut minimum = table.minimums.as_ptr().cast::<f32>().wrapping_add(4 * quad);
+                let mut factors = table.factors.as_ptr().cast::<i32>().wrapping_add(4 * quad);
+                let Lanes { quants: mut x, mut scales, mut sums, mut deficits, width, .. } = *lanes;
+                for _ in 0..PARTS {
+                    // SAFETY: a part of the superblock and of the columns, which the caller promised; behind the scales
+                    // and sums of the last column there is room for three more.
+                    unsafe {
+                        let quants = F::$quads(data.cast());
+                        let unit = neon::load_floats(scale);
+                        $(
+                            let four_scales = neon::load_floats_at::<{ 4 * $first }>(scales);
+                            if F::SIXTEENS {
+                                $(
+                                    let total = totals[$first + $lane];
+                                    totals[$first + $lane] =
+                                        $column_sixteens::<F, { ($first + $lane) * BLOCK }, $lane>(
+                                            total, &quants, x, unit, four_scales, factors,
+                                        );
+                                )+
+                            } else {
+                                let mut zeros = vdupq_n_s32(0);
+                                if F::ZERO != 0 {
+                                    let four = neon::load_floats_at::<{ 4 * $first }>(deficits.cast());
+                                    zeros = vmulq_n_s32(vreinterpretq_s32_f32(four), F::ZERO);
+                                }
+                                $(
+                                    let total = totals[$first + $lane];
+                                    totals[$first + $lane] = $column::<F, { ($first + $lane) * BLOCK }, $lane>(
+                                        total, &quants, x, unit, four_scales, zeros,
+                                    );
+                                )+
+                            }
+                        )+
+                        if F::MINIMUM {
+                            let minimum = neon::load_floats(minimum);
+                            $(
+                                let four = neon::load_floats_at::<{ 4 * $first }>(sums);
+                                $({
+                                    let total = &mut totals[$first + $lane];
+                                    *total = vfmaq_laneq_f32::<$lane>(*total, minimum, four);
+                                })+
+                            )+
+                        }
+                        data = data.wrapping_add(TILE * 4 * words::<F>());
+                        if !F::SIXTEENS {
+                            scale = scale.wrapping_add(TILE);
+                        }
+                        (minimum, factors) = (minimum.wrapping_add(TILE), factors.wrapping_add(2 * TILE));
+                        (x, scales) = (x.wrapping_add(width * BLOCK), scales.wrapping_add(width));
+                        (sums, deficits) = (sums.wrapping_add(width), deficits.wrapping_add(width));
+                    }
+                }
+                for (out, total) in out.iter_mut().zip(totals) {
+                    // SAFETY: four floats of the 16, for `quad` is below 4.
+                    unsafe { neon::store_floats(out.as_mut_ptr().add(4 * quad), total) };
+                }
+            }
+        )+
+    };
+}
+
+kernels! { "neon", kernels_neon, one_neon, quad, repeated, dot_neon, dot_sixteens_neon, column_neon, column_sixteens_neon,
+    0 1 2 3,
+    two_neon: 2 = [0: 0 1];
+    four_neon: 4 = [0: 0 1 2 3];
+    eight_neon: 8 = [0: 0 1 2 3] [4: 0 1 2 3];
+    sixteen_neon: 16 = [0: 0 1 2 3] [4: 0 1 2 3] [8: 0 1 2 3] [12: 0 1 2 3];
+}
+
+kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, quad_dotprod, pair, dot_dotprod, dot_sixteens_dotprod,
+    column_dotprod, column_sixteens_dotprod, 0 1 2 3,
+    two_dotprod: 2 = [0: 0 1];
+    four_dotprod: 4 = [0: 0 1 2 3];
+    eight_dotprod: 8 = [0: 0 1 2 3] [4: 0 1 2 3];
+    sixteen_dotprod: 16 = [0: 0 1 2 3] [4: 0 1 2 3] [8: 0 1 2 3] [12: 0 1 2 3];
+}
