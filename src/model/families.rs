@@ -762,8 +762,9 @@ fn multipliers(
         Multipliers::MiniCpm => Multiplied {
             embedding: named("embedding_scale", 12.0)?,
             residual: named("residual_scale", 1.4 / libm::sqrtf(layers as f32))?,
-            // llama.cpp 0.3.36 takes the inverse where the file says nothing, against MiniCPM's own code.
-            logit: 1.0 / named("logit_scale", embedding as f32 / 256.0)?,
+            // MiniCPM's own code divides by the inverse. llama.cpp's default is the other way round since it reads the key,
+            // and older files have only that.
+            logit: 1.0 / named("logit_scale", 256.0 / embedding as f32)?,
             ..one
         },
     })
