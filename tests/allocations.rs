@@ -3,6 +3,7 @@
 mod common;
 
 use common::{leak, load};
+use embodios::gguf::kinds;
 use embodios::grammar::{self, Grammar};
 use embodios::sampler::{Sampler, Settings};
 use embodios::speculate::Policy;
@@ -55,6 +56,22 @@ fn a_decode_step_and_a_sampled_token_allocate_nothing() {
     // The counter counts.
     drop(std::hint::black_box(vec![0u8; 100]));
     assert!(ALLOCATIONS.get() > before);
+}
+
+#[test]
+fn a_decode_step_of_every_family_allocates_nothing() {
+    let format = kinds::KINDS.iter().find(|kind| kind.name == "Q8_0").unwrap();
+    for case in synth::CASES {
+        let file = synth::Recipe::tiny(case, format, 1).plan().unwrap().file();
+        let mut session = Session::new(load(leak(file), Level::detect()), 64).unwrap();
+        let runtime = Runtime { pool: &Alone, nanos: &|| 0, stop: &|| false };
+        session.feed(&[5, 6, 7], &runtime).unwrap();
+        let before = ALLOCATIONS.get();
+        for token in 10..30 {
+            session.feed(&[token], &runtime).unwrap();
+        }
+        assert_eq!(ALLOCATIONS.get() - before, 0, "{}", case.name);
+    }
 }
 
 /// Memory is taken for a prompt, and none for the tokens after it: an answer of 4 takes as much as one of 80.

@@ -59,8 +59,11 @@ pub struct Args {
     #[arg(long, value_name = "N", help_heading = "Sizes")]
     window: Option<usize>,
     /// The file to write
-    #[arg(long, short, value_name = "FILE")]
-    output: PathBuf,
+    #[arg(long, short, value_name = "FILE", required_unless_present = "list")]
+    output: Option<PathBuf>,
+    /// List the families, one a line
+    #[arg(long)]
+    list: bool,
 }
 
 fn tables() -> String {
@@ -127,23 +130,27 @@ fn recipe(args: &Args) -> Result<Recipe> {
 
 /// Carries out `synth`; prints the path as the last line.
 pub fn run(args: &Args) -> Result<()> {
+    let Some(output) = args.output.as_ref().filter(|_| !args.list) else {
+        CASES.iter().for_each(|case| println!("{}", case.name));
+        return Ok(());
+    };
     let recipe = recipe(args)?;
     let plan = recipe.plan()?;
-    ensure!(!args.output.is_dir(), "{} is a folder: name a file", args.output.display());
-    let failed = || format!("could not write {}", args.output.display());
+    ensure!(!output.is_dir(), "{} is a folder: name a file", output.display());
+    let failed = || format!("could not write {}", output.display());
     // Beside and renamed: what has the final name is whole.
-    let part = args.output.with_extension(format!("part{}", std::process::id()));
+    let part = output.with_extension(format!("part{}", std::process::id()));
     let written = File::create(&part).and_then(|file| {
         let mut file = BufWriter::new(file);
         plan.write(&mut |bytes| file.write_all(bytes))?;
         file.flush()?;
-        std::fs::rename(&part, &args.output)
+        std::fs::rename(&part, output)
     });
     if written.is_err() {
         let _ = std::fs::remove_file(&part);
     }
     written.with_context(failed)?;
     eprintln!("{} in {}, {} MiB", recipe.case.name, recipe.format.name, plan.bytes().div_ceil(1 << 20));
-    println!("{}", args.output.display());
+    println!("{}", output.display());
     Ok(())
 }
