@@ -1,4 +1,4 @@
-//! Byte-pair encoding: merge by rank (GPT-2 family).
+//! Byte-pair encoding: merge by rank (GPT-2 family, Gemma 4).
 //!
 //! Sennrich, Haddow, Birch: Neural Machine Translation of Rare Words with Subword Units, 2016. Of all
 //! adjacent pairs the one with the lowest rank is merged, the leftmost first, until none is left. Pairs
@@ -6,7 +6,7 @@
 //! long it is.
 
 use super::TokenizerError;
-use super::vocab::{Vocabulary, char_of_byte, slots_for};
+use super::vocab::{Spelling, Vocabulary, byte_tokens, char_of_byte, slots_for};
 use crate::gguf::StringArray;
 use alloc::boxed::Box;
 use alloc::collections::BinaryHeap;
@@ -28,24 +28,42 @@ pub(super) struct Merges {
     list: Vec<Merge>,
     /// Open addressing with linear probing: rank + 1; 0 is free.
     slots: Vec<u32>,
-    /// The token or fragment of each single byte.
-    bytes: Box<[u32; 256]>,
+    alphabet: Alphabet,
+}
+
+/// What merging begins with, and what is left when it ends with no token.
+#[derive(Clone, Debug)]
+enum Alphabet {
+    /// Bytes: the token or fragment of each. A fragment that is left is spelt with the tokens of its text's bytes.
+    Bytes(Box<[u32; 256]>),
+    /// Characters. What is left is spelt with these tokens of its bytes.
+    Characters(Box<[Option<u32>; 256]>),
 }
 
 impl Merges {
     /// Reads `tokenizer.ggml.merges`: two texts with a space between, the first merge first.
-    pub fn new(merges: &StringArray, vocabulary: &mut Vocabulary) -> Result<Self, TokenizerError> {
+    pub fn new(
+        merges: &StringArray,
+        vocabulary: &mut Vocabulary,
+        spelling: Spelling,
+    ) -> Result<Self, TokenizerError> {
         let count = merges.len();
         if u32::try_from(count).is_err() {
             return Err(TokenizerError::Count { tokens: count as u64 });
         }
-        let mut bytes = Box::new([0; 256]);
-        for byte in 0..=u8::MAX {
-            let text = char_of_byte(byte);
-            bytes[usize::from(byte)] =
-                vocabulary.token_or_fragment(text.encode_utf8(&mut [0; 4]).as_bytes(), &[])?;
-        }
-        let mut new = Self { list: Vec::with_capacity(count), slots: vec![0; slots_for(count)], bytes };
+        let alphabet = match spelling {
+            Spelling::Bytes => {
+                let mut bytes = Box::new([0; 256]);
+                for byte in 0..=u8::MAX {
+                    let text = char_of_byte(byte);
+                    bytes[usize::from(byte)] =
+                        vocabulary.token_or_fragment(text.encode_utf8(&mut [0; 4]).as_bytes(), &[])?;
+                }
+                Alphabet::Bytes(bytes)
+            }
+            Spelling::Spaces => Alphabet::Characters(byte_tokens(vocabulary)),
+        };
+        let mut new = Self { list: Vec::with_capacity(count), slots: vec![0; slots_for(count)], alphabet };
         for (index, text) in merges.iter().enumerate() {
             let bad = || TokenizerError::Merge { index };
             // A text may begin with a space, as in llama.cpp.
@@ -119,15 +137,52 @@ pub(super) fn encode_word(
     scratch: &mut Scratch,
     out: &mut Vec<u32>,
 ) {
+    match &merges.alphabet {
+        Alphabet::Bytes(numbers) => {
+            let mut left_over = |text: &[u8], out: &mut Vec<u32>| {
+                // Bytes that have no token are lost, as in llama.cpp.
+                out.extend(text.iter().filter_map(|byte| vocabulary.token(&[*byte])));
+            };
+            let numbers = word.bytes().map(|byte| numbers[usize::from(byte)]);
+            merge(numbers, vocabulary, merges, scratch, &mut left_over, out);
+        }
+        Alphabet::Characters(bytes) => {
+            let mut left_over = |text: &[u8], out: &mut Vec<u32>| {
+                out.extend(text.iter().filter_map(|byte| bytes[usize::from(*byte)]));
+            };
+            // A character that has no number is in no merge: what is beside it is merged by itself.
+            let mut rest = word;
+            while !rest.is_empty() {
+                let number = |c: char| vocabulary.number(c.encode_utf8(&mut [0; 4]).as_bytes());
+                let end = rest.find(|c| number(c).is_none()).unwrap_or(rest.len());
+                let (known, others) = rest.split_at(end);
+                merge(known.chars().filter_map(number), vocabulary, merges, scratch, &mut left_over, out);
+                let unknown = others.chars().next().map_or(0, char::len_utf8);
+                left_over(&others.as_bytes()[..unknown], out);
+                rest = &others[unknown..];
+            }
+        }
+    }
+}
+
+/// Merges neighbours among these tokens and fragments, and appends the tokens; `left_over` does so for a fragment's text.
+fn merge(
+    numbers: impl Iterator<Item = u32>,
+    vocabulary: &Vocabulary,
+    merges: &Merges,
+    scratch: &mut Scratch,
+    left_over: &mut dyn FnMut(&[u8], &mut Vec<u32>),
+    out: &mut Vec<u32>,
+) {
     let Scratch { symbols, pairs } = scratch;
     symbols.clear();
     pairs.clear();
-    let symbol = |(place, byte): (usize, u8)| Symbol {
-        number: merges.bytes[usize::from(byte)],
+    let symbol = |(place, number): (usize, u32)| Symbol {
+        number,
         previous: (place as u32).wrapping_sub(1), // NONE for the first
         next: place as u32 + 1,
     };
-    symbols.extend(word.bytes().enumerate().map(symbol));
+    symbols.extend(numbers.enumerate().map(symbol));
     let Some(last) = symbols.last_mut() else { return };
     last.next = NONE;
 
@@ -164,10 +219,7 @@ pub(super) fn encode_word(
         if vocabulary.is_token(symbol.number) {
             out.push(symbol.number);
         } else {
-            // What is no token is spelt with the tokens of its text's bytes; those that have none are
-            // lost, as in llama.cpp.
-            let text = vocabulary.text(symbol.number);
-            out.extend(text.iter().filter_map(|byte| vocabulary.token(&[*byte])));
+            left_over(vocabulary.text(symbol.number), out);
         }
     }
 }

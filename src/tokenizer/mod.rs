@@ -24,8 +24,8 @@ use roles::{Defaults, Roles, Special};
 use split::{PreTokenizer, Splitter};
 use vocab::{Kind, Spelling, Vocabulary};
 
-/// The kinds of vocabulary that we read: SentencePiece with scores, byte-level BPE.
-const MODELS: [&str; 2] = ["llama", "gpt2"];
+/// The kinds of vocabulary that we read: SentencePiece with scores, byte-level BPE, and BPE spelt as SentencePiece.
+const MODELS: [&str; 3] = ["llama", "gpt2", "gemma4"];
 
 /// How a stretch of text without special tokens becomes tokens.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ enum Algorithm {
     /// Merge by score; a text begins with a space, and so does what follows a special token, if wanted.
     Scores { scores: spm::Scores, space_before: bool },
     /// Cut into words, merge each by rank; or take a word that is a token at once.
-    Merges { merges: bpe::Merges, splitter: Splitter, words_first: bool },
+    Merges { merges: bpe::Merges, splitter: Splitter, row: &'static PreTokenizer },
 }
 
 /// A vocabulary ready for use.
@@ -55,29 +55,41 @@ impl Tokenizer {
         let (vocabulary, algorithm, roles) = match model {
             "llama" => {
                 let mut vocabulary = Vocabulary::from_metadata(metadata)?;
-                let defaults = Defaults { bos: Some(1), eos: Some(2), unknown: Some(0), add_bos: true };
+                let defaults = Defaults {
+                    bos: Some(1),
+                    eos: Some(2),
+                    unknown: Some(0),
+                    add_bos: true,
+                    always_bos: false,
+                };
                 let roles = Roles::new(metadata, &mut vocabulary, defaults)?;
                 vocabulary.spell(Spelling::Spaces);
                 let scores = spm::Scores::new(metadata, &vocabulary, roles.unknown)?;
                 let space_before = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
                 (vocabulary, Algorithm::Scores { scores, space_before }, roles)
             }
-            "gpt2" => {
-                let pre = metadata.opt_string("tokenizer.ggml.pre")?;
+            "gpt2" | "gemma4" => {
+                let pre = match model {
+                    "gpt2" => metadata.opt_string("tokenizer.ggml.pre")?,
+                    name => Some(name),
+                };
                 pre_is_missing = pre.is_none();
                 let pre = pre.unwrap_or("default");
                 let unknown_pre = || TokenizerError::UnknownPre { name: pre.into() };
                 let row = PreTokenizer::named(pre).ok_or_else(unknown_pre)?;
                 let splitter = Splitter::new(row.steps).ok_or_else(unknown_pre)?;
                 let mut vocabulary = Vocabulary::from_metadata(metadata)?;
-                // llama.cpp's defaults of Falcon, which it takes for every vocabulary of this kind.
-                let bos = Some(11).filter(|_| row.has_bos);
-                let defaults = Defaults { bos, eos: Some(11), unknown: None, add_bos: row.adds_bos };
+                // llama.cpp's defaults of Falcon, which it takes for every vocabulary of the kind gpt2.
+                let falcons = Some(11).filter(|_| model == "gpt2");
+                let (bos, eos) = (falcons.filter(|_| row.has_bos), falcons);
+                let (add_bos, always_bos) = (row.adds_bos, row.always_bos);
+                let defaults = Defaults { bos, eos, unknown: None, add_bos, always_bos };
                 let roles = Roles::new(metadata, &mut vocabulary, defaults)?;
-                vocabulary.spell(Spelling::Bytes);
+                let spelling = if row.characters { Spelling::Spaces } else { Spelling::Bytes };
+                vocabulary.spell(spelling);
                 let merges = metadata.strings("tokenizer.ggml.merges")?;
-                let merges = bpe::Merges::new(merges, &mut vocabulary)?;
-                (vocabulary, Algorithm::Merges { merges, splitter, words_first: row.words_first }, roles)
+                let merges = bpe::Merges::new(merges, &mut vocabulary, spelling)?;
+                (vocabulary, Algorithm::Merges { merges, splitter, row }, roles)
             }
             name => return Err(TokenizerError::UnknownModel { name: name.into() }),
         };
@@ -111,21 +123,33 @@ impl Tokenizer {
                     };
                 }
             }
-            Algorithm::Merges { merges, splitter, words_first } => {
+            Algorithm::Merges { merges, splitter, row } => {
                 let (mut scratch, mut spelt) = (bpe::Scratch::default(), Vec::new());
                 for part in parts {
-                    match part {
-                        Part::Token(token) => tokens.push(token),
-                        Part::Text(text) => splitter.split(text, &mut |word| {
-                            if *words_first {
+                    let text = match part {
+                        Part::Text(text) if row.characters => &text.replace(' ', spm::SPACE),
+                        Part::Text(text) => text,
+                        Part::Token(token) => {
+                            tokens.push(token);
+                            continue;
+                        }
+                    };
+                    splitter.split(text, &mut |word| {
+                        let whole = match (row.words_first, row.characters) {
+                            (false, _) => None,
+                            (true, true) => word.starts_with('\n').then_some(word.as_bytes()),
+                            (true, false) => {
                                 vocab::spelt(word, &mut spelt);
-                                if let Some(token) = self.vocabulary.token(&spelt) {
-                                    return tokens.push(token);
-                                }
+                                Some(spelt.as_slice())
                             }
-                            bpe::encode_word(word, &self.vocabulary, merges, &mut scratch, &mut tokens);
-                        }),
-                    }
+                        };
+                        match whole.and_then(|text| self.vocabulary.token(text)) {
+                            Some(token) => tokens.push(token),
+                            None => {
+                                bpe::encode_word(word, &self.vocabulary, merges, &mut scratch, &mut tokens);
+                            }
+                        }
+                    });
                 }
             }
         }
@@ -271,13 +295,13 @@ mod tests {
     /// A vocabulary of these tokens, their types (1 normal, 3 control, 4 user-defined) and merges.
     fn tokenizer(tokens: &[(&str, i32)], merges: &[&str], more: &dyn Fn(&mut Writer)) -> Tokenizer {
         let mut writer = Writer::new();
+        more(&mut writer); // of two keys of a name the first counts
         writer
             .string("tokenizer.ggml.model", "gpt2")
             .string("tokenizer.ggml.pre", "smollm")
             .strings("tokenizer.ggml.tokens", &tokens.iter().map(|(text, _)| *text).collect::<Vec<_>>())
             .i32s("tokenizer.ggml.token_type", &tokens.iter().map(|(_, kind)| *kind).collect::<Vec<_>>())
             .strings("tokenizer.ggml.merges", merges);
-        more(&mut writer);
         let file = writer.finish().leak();
         let gguf = Gguf::open(&Memory(file)).expect("a good file");
         Tokenizer::from_metadata(&gguf.metadata).expect("a good vocabulary")
@@ -356,5 +380,29 @@ mod tests {
         let unsaid = Tokenizer::from_metadata(&gguf.metadata).expect("a good vocabulary");
         assert!(unsaid.warning().is_some_and(|words| words.contains("tokenizer.ggml.pre")));
         assert_eq!(unsaid.encode("ab", false, false), [0, 1]);
+    }
+
+    #[test]
+    fn gemma_4_merges_characters_takes_new_lines_whole_and_spells_the_rest_in_bytes() {
+        let tokens =
+            [("a", 1), ("▁", 1), ("▁a", 1), ("\n", 1), ("\n\n", 1), ("<0xC3>", 6), ("<0x0A>", 6), ("é", 1)];
+        let t = tokenizer(&tokens, &["▁ a", "a x"], &|w| {
+            w.string("tokenizer.ggml.model", "gemma4").bool("tokenizer.ggml.add_bos_token", false);
+            w.u32("tokenizer.ggml.bos_token_id", 0);
+        });
+        let ids =
+            |texts: &[&str]| texts.iter().map(|text| t.token(text).expect("a token")).collect::<Vec<_>>();
+        for (text, tokens) in [
+            ("a a", &["a", "▁a"][..]),
+            ("a\n\na", &["a", "\n\n", "a"]),
+            ("\n\n\n", &["\n", "\n", "\n"]),
+            ("éaè", &["é", "a", "<0xC3>"]), // 0xA8 has no token
+            ("ax", &[]),                    // "ax" is no token, and its bytes have none
+            ("", &[]),
+        ] {
+            assert_eq!(t.encode(text, false, false), ids(tokens), "{text:?}");
+        }
+        assert_eq!(t.decode(&ids(&["▁a", "<0xC3>", "<0x0A>"]), false), b" a\xc3\n");
+        assert_eq!(t.encode("a", true, false), [0, 0], "a start token though the file says no");
     }
 }

@@ -126,6 +126,8 @@ pub(super) struct Defaults {
     pub unknown: Option<u32>,
     /// Whether a text is begun with the start token.
     pub add_bos: bool,
+    /// Whether it is, whatever the file says.
+    pub always_bos: bool,
 }
 
 /// Tokens with a role of their own.
@@ -162,16 +164,16 @@ impl Roles {
         let bos = named_or("tokenizer.ggml.bos_token_id", defaults.bos)?;
         let eos = named_or("tokenizer.ggml.eos_token_id", defaults.eos)?;
         let unknown = named_or("tokenizer.ggml.unknown_token_id", defaults.unknown)?;
-        let added = |key: &'static str, default: bool, token: Option<u32>| match (
-            metadata.opt_bool(key)?.unwrap_or(default),
+        let added = |key: &'static str, default: bool, always: bool, token: Option<u32>| match (
+            always || metadata.opt_bool(key)?.unwrap_or(default),
             token,
         ) {
             (true, None) => Err(TokenizerError::NothingToAdd { key }),
             (true, token) => Ok(token),
             (false, _) => Ok(None),
         };
-        let add_bos = added("tokenizer.ggml.add_bos_token", defaults.add_bos, bos)?;
-        let add_eos = added("tokenizer.ggml.add_eos_token", false, eos)?;
+        let add_bos = added("tokenizer.ggml.add_bos_token", defaults.add_bos, defaults.always_bos, bos)?;
+        let add_eos = added("tokenizer.ggml.add_eos_token", false, false, eos)?;
 
         let mut ends: Vec<u32> = ENDS.iter().filter_map(|text| vocabulary.token(text.as_bytes())).collect();
         let mut controls = ends.clone();

@@ -29,13 +29,21 @@ pub struct PreTokenizer {
     pub words_first: bool,
     /// Whether a text begins with the start token when the file says nothing about it.
     pub adds_bos: bool,
+    /// Whether it does even when the file says no.
+    pub always_bos: bool,
     /// Whether there is a start token when the file names none.
     pub has_bos: bool,
+    /// Whether merging begins at characters, with U+2581 for a space, and what is no token is spelt `<0x41>`, as
+    /// SentencePiece has it; else it begins at bytes. Only new lines are words that may be tokens at once then.
+    pub characters: bool,
 }
 
 /// What most rows have in common.
+#[rustfmt::skip]
 const PLAIN: PreTokenizer =
-    PreTokenizer { names: &[], steps: &[], words_first: false, adds_bos: false, has_bos: true };
+    PreTokenizer {
+        names: &[], steps: &[], words_first: false, adds_bos: false, always_bos: false, has_bos: true, characters: false,
+    };
 
 /// English endings, in any case.
 macro_rules! endings {
@@ -102,6 +110,7 @@ macro_rules! han {
 
 const GPT2: Step =
     Step::Match(concat!(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+", spaces!()));
+const LINES: Step = Step::Match(r"[^\n]+|[\n]+");
 const NUMBER: Step = Step::Match(r"\p{N}");
 const UP_TO_THREE: Step = Step::Match(r"\p{N}{1,3}");
 const CHINESE: Step = Step::Match("[\u{4e00}-\u{9fa5}\u{800}-\u{4e00}\u{ac00}-\u{d7ff}]+");
@@ -164,7 +173,12 @@ pub static PRE_TOKENIZERS: &[PreTokenizer] = &[
         names: &["qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "stablelm2", "megrez", "hunyuan", "solar-open", "grok-2"],
         steps: &[QWEN2], ..PLAIN
     },
-    PreTokenizer { names: &["laguna"], steps: &[Step::Match(r"[^\n]+|[\n]+"), QWEN2], ..PLAIN },
+    PreTokenizer { names: &["laguna"], steps: &[LINES, QWEN2], ..PLAIN },
+    PreTokenizer {
+        names: &["gemma4", "granite-embed-multi-311m"],
+        steps: &[LINES], words_first: true, adds_bos: true, always_bos: true, characters: true, ..PLAIN
+    },
+    PreTokenizer { names: &["sarvam-moe"], steps: &[LINES], characters: true, ..PLAIN },
     PreTokenizer {
         names: &["qwen35"],
         steps: &[Step::Match(concat!(

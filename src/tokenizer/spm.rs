@@ -5,11 +5,10 @@
 //! then is spelt in bytes.
 
 use super::TokenizerError;
-use super::vocab::Vocabulary;
+use super::vocab::{Vocabulary, byte_tokens};
 use crate::gguf::{Metadata, Value};
 use alloc::boxed::Box;
 use alloc::collections::BinaryHeap;
-use alloc::format;
 use alloc::vec::Vec;
 
 const KEY: &str = "tokenizer.ggml.scores";
@@ -48,10 +47,9 @@ impl Scores {
         if ranks.len() < vocabulary.len() {
             return Err(TokenizerError::MissingScores { scores: ranks.len(), tokens: vocabulary.len() });
         }
-        let mut bytes = Box::new([unknown; 256]);
+        let mut bytes = byte_tokens(vocabulary);
         for (byte, token) in (0..=u8::MAX).zip(bytes.iter_mut()) {
-            let found = vocabulary.token(format!("<0x{byte:02X}>").as_bytes());
-            *token = found.or_else(|| vocabulary.token(&[byte])).or(*token);
+            *token = token.or_else(|| vocabulary.token(&[byte])).or(unknown);
         }
         Ok(Self { ranks, bytes })
     }

@@ -3,6 +3,7 @@
 use super::TokenizerError;
 use super::spm::SPACE;
 use crate::gguf::{Metadata, StringArray};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -192,6 +193,10 @@ impl Vocabulary {
         Ok(number)
     }
 
+    /// The token or fragment of a text.
+    pub fn number(&self, text: &[u8]) -> Option<u32> {
+        self.probe(text, &[]).ok()
+    }
     /// Tokens, fragments not counted.
     pub fn len(&self) -> usize {
         self.kinds.len()
@@ -306,6 +311,15 @@ pub(super) fn spelt(word: &str, out: &mut Vec<u8>) {
     for byte in word.bytes() {
         out.extend_from_slice(char_of_byte(byte).encode_utf8(&mut [0; 4]).as_bytes());
     }
+}
+
+/// The token of each byte, written `<0x41>`.
+pub(super) fn byte_tokens(vocabulary: &Vocabulary) -> Box<[Option<u32>; 256]> {
+    let mut tokens = Box::new([None; 256]);
+    for (byte, token) in (0..=u8::MAX).zip(tokens.iter_mut()) {
+        *token = vocabulary.token(format!("<0x{byte:02X}>").as_bytes());
+    }
+    tokens
 }
 
 /// The byte of a token written `<0x41>`.

@@ -25,13 +25,13 @@ from vocabulary import Vocabulary, with_pre
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "models/cache/llama-cpp-python-0.3.36"
 FILES = (
-    "aquila baichuan command-r deepseek-coder deepseek-llm falcon gpt-2 gpt-neox llama-bpe llama-spm mpt phi-3 qwen2 "
+    "aquila baichuan command-r deepseek-coder deepseek-llm falcon gemma-4 gpt-2 gpt-neox llama-bpe llama-spm mpt phi-3 qwen2 "
     "qwen35 refact starcoder"
 ).split()
 # One name for each way to cut that no file above has.
 NAMES = (
     "dbrx chatglm-bpe glm4 minicpm5 jais-2 gpt-4o granite-embed-multi-97m tiny_aya youtu kimi-k2 deepseek-v3 spark2_5 afmoe "
-    "tekken poro-chat viking superbpe chameleon laguna ufakzeka seed-coder bailingmoe exaone-moe stablelm2 exaone4 smaug-bpe"
+    "tekken poro-chat viking superbpe chameleon laguna ufakzeka seed-coder bailingmoe exaone-moe stablelm2 exaone4 smaug-bpe sarvam-moe"
 ).split()
 
 WORDS = """the of and Hello WORLD don't I'm you'RE she'll we'Ve IMGIMGABCZ <sentinel:12> camelCase PascalCase XMLHttp iPhone
