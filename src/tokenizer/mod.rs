@@ -18,6 +18,7 @@ pub use error::TokenizerError;
 pub use stream::Utf8Stream;
 
 use crate::gguf::Metadata;
+use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 use roles::{Defaults, Roles, Special};
@@ -44,6 +45,8 @@ pub struct Tokenizer {
     roles: Roles,
     /// The longest first: a token that contains another is looked for before it.
     specials: Vec<Special>,
+    /// The first byte and the length of each, in order, without those that are there already.
+    special_lengths: Vec<(u8, usize)>,
     pre_is_missing: bool,
 }
 
@@ -94,7 +97,12 @@ impl Tokenizer {
             name => return Err(TokenizerError::UnknownModel { name: name.into() }),
         };
         let specials = roles::specials(&vocabulary, metadata)?;
-        Ok(Self { vocabulary, algorithm, roles, specials, pre_is_missing })
+        let names = specials.iter().map(|special| vocabulary.text(special.token));
+        let mut special_lengths: Vec<_> =
+            names.filter_map(|name| Some((*name.first()?, name.len()))).collect();
+        special_lengths.sort_unstable();
+        special_lengths.dedup();
+        Ok(Self { vocabulary, algorithm, roles, specials, special_lengths, pre_is_missing })
     }
 
     /// The tokens of a text, as llama.cpp's `llama_tokenize` gives them.
@@ -191,20 +199,16 @@ impl Tokenizer {
 
     /// The special tokens that occur in a text at all, found in one pass: some vocabularies have thousands.
     fn present(&self, text: &str, parse_special: bool) -> Vec<Special> {
-        let wanted = |special: &&Special| parse_special || !special.asked;
-        let name = |special: &Special| self.vocabulary.text(special.token);
-        let mut begins = [false; 256];
-        for special in self.specials.iter().filter(wanted) {
-            name(special).first().into_iter().for_each(|byte| begins[usize::from(*byte)] = true);
-        }
-        let mut found = vec![false; self.specials.len()];
-        for (at, _) in text.bytes().enumerate().filter(|(_, byte)| begins[usize::from(*byte)]) {
-            for (special, found) in self.specials.iter().zip(&mut found).filter(|(_, found)| !**found) {
-                *found = text.as_bytes()[at..].starts_with(name(special));
+        let mut found = BTreeSet::new();
+        for (at, byte) in text.bytes().enumerate() {
+            let first = self.special_lengths.partition_point(|(other, _)| *other < byte);
+            for (_, len) in self.special_lengths[first..].iter().take_while(|(other, _)| *other == byte) {
+                let name = text.as_bytes().get(at..at + len);
+                found.extend(name.and_then(|name| self.vocabulary.token(name)));
             }
         }
-        let found = self.specials.iter().zip(found).filter(|(_, found)| *found).map(|(special, _)| special);
-        found.filter(wanted).copied().collect()
+        let wanted = |special: &&Special| (parse_special || !special.asked) && found.contains(&special.token);
+        self.specials.iter().filter(wanted).copied().collect()
     }
 
     /// The bytes of a text, as llama.cpp's `llama_detokenize` gives them but for one thing: spaces before
