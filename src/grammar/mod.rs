@@ -5,6 +5,7 @@
 
 mod check;
 mod error;
+mod form;
 mod gbnf;
 mod integers;
 mod json;
@@ -16,6 +17,7 @@ mod stacks;
 mod tests;
 
 pub use error::{GrammarError, Place, Wrong};
+pub use form::{Form, FormError};
 pub use json::JsonError;
 pub use matcher::{Matcher, Within};
 pub use schema::{SchemaError, from_schema};

@@ -5,12 +5,14 @@
 //! but bias and temperature. Every sum runs in one order and every function is this project's or libm's, so that a seed
 //! gives the same text on a PC and on a board.
 
+mod bias;
 mod candidates;
 mod dry;
 mod penalties;
 mod random;
 mod settings;
 
+pub use bias::read_bias;
 pub use dry::{BREAKERS, Breakers};
 pub use settings::{Asked, Chosen, FIELDS, Field, Number, Settings, origins};
 

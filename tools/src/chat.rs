@@ -1,13 +1,12 @@
 //! `chat`: talk to a model on this PC, with the very engine that the board runs.
 
 use crate::host::{self, Engine};
+use crate::sampling::Sampling;
 use anyhow::{Context, Result, ensure};
 use embodios::Speculation;
 use embodios::generate::{Conversation, Event, Report, Stop};
-use embodios::sampler::Settings;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Talk to a model on this PC, with the very engine that the board runs.
 ///
@@ -25,27 +24,11 @@ pub struct Args {
     /// Continue the text as it stands, without the model's chat template
     #[arg(long)]
     raw: bool,
-    /// Temperature; 0 always takes the likeliest token
-    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = |text: &str| between(text, 0.0, 5.0))]
-    temp: Option<f32>,
-    /// Choose among so many of the likeliest tokens; 0 for all
-    #[arg(long, value_name = "K")]
-    top_k: Option<usize>,
-    /// Choose among the likeliest tokens that make up this share of probability
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = |text: &str| between(text, 0.0, 1.0))]
-    top_p: Option<f32>,
-    /// Leave out tokens below this share of the likeliest one's probability
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = |text: &str| between(text, 0.0, 1.0))]
-    min_p: Option<f32>,
-    /// Make tokens that were used lately less likely; 1 for not at all
-    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true, value_parser = |text: &str| between(text, 0.1, 10.0))]
-    repeat_penalty: Option<f32>,
+    #[command(flatten)]
+    sampling: Sampling,
     /// At temperature 0, do not guess tokens ahead: same text, a forward pass for each token
     #[arg(long)]
     no_speculation: bool,
-    /// Seed of the random choice: same seed, same text [default: another each time]
-    #[arg(long)]
-    seed: Option<u64>,
     /// Tokens an answer may have at most
     #[arg(short, value_name = "TOKENS", default_value_t = 512)]
     n: usize,
@@ -63,8 +46,9 @@ pub fn run(args: &Args) -> Result<()> {
     let most = model.spec().context;
     let context = args.ctx.unwrap_or_else(|| most.min(CONTEXT));
     ensure!(context <= most, "the model was made for a context of {most} tokens: ask for no more with --ctx");
-    let mut conversation =
-        Conversation::new(Arc::clone(&model), context, settings(args)).map_err(host::said)?;
+    let settings = args.sampling.settings(&model);
+    let mut conversation = Conversation::new(Arc::clone(&model), context, settings).map_err(host::said)?;
+    args.sampling.apply(&mut conversation)?;
     conversation.set_system(args.system.clone());
     if args.no_speculation {
         conversation.set_speculation(Speculation::Off);
@@ -109,28 +93,6 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A number within the bounds that the board's `set` has, too.
-fn between(text: &str, low: f32, high: f32) -> Result<f32, String> {
-    match text.parse() {
-        Ok(number) if (low..=high).contains(&number) => Ok(number),
-        _ => Err(format!("it takes a number from {low} to {high}")),
-    }
-}
-
-fn settings(args: &Args) -> Settings {
-    let default = Settings::default();
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
-    Settings {
-        temperature: args.temp.unwrap_or(default.temperature),
-        top_k: args.top_k.unwrap_or(default.top_k),
-        top_p: args.top_p.unwrap_or(default.top_p),
-        min_p: args.min_p.unwrap_or(default.min_p),
-        repeat_penalty: args.repeat_penalty.unwrap_or(default.repeat_penalty),
-        seed: args.seed.unwrap_or_else(now),
-        ..default
-    }
 }
 
 /// The answer on standard output, as it comes; how far the prompt is on a terminal only.

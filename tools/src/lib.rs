@@ -17,6 +17,7 @@ pub mod qemu;
 pub mod reference;
 pub mod requantize;
 pub mod run;
+pub mod sampling;
 pub mod setup;
 pub mod supported;
 pub mod synth;
