@@ -1,11 +1,15 @@
 //! The loop: a prompt in, text out piece by piece, why it stopped, and how fast it was.
 
+mod overflow;
+
+pub use overflow::Overflow;
+
 use crate::chat::jinja::Date;
-use crate::chat::{Role, Style, Template, Turn};
+use crate::chat::{Role, Style, Template};
 use crate::grammar::{Grammar, Matcher, Within};
 use crate::model::Model;
 use crate::sampler::{BREAKERS, Breakers, Sampler, Settings};
-use crate::session::{GROUP, Runtime, Session, SessionError};
+use crate::session::{GROUP, KvFormat, Runtime, Session, SessionError};
 use crate::speculate::{Drafter, Speculation};
 use crate::stops::Stops;
 use crate::tokenizer::Utf8Stream;
@@ -25,6 +29,13 @@ pub enum Event<'a> {
     },
     /// The next piece of the answer: whole characters.
     Text(&'a str),
+    /// The context was full: the oldest has been forgotten, and what stays is about to be read again.
+    Forgotten {
+        /// Whole messages, before an answer begins; 0 within an answer.
+        messages: usize,
+        /// Tokens.
+        tokens: usize,
+    },
 }
 
 /// Why an answer ended.
@@ -104,6 +115,7 @@ pub struct Conversation {
     session: Session,
     sampler: Sampler,
     speculation: Speculation,
+    overflow: Overflow,
     template: Arc<Template>,
     style: Style,
     system: Option<String>,
@@ -120,18 +132,31 @@ pub struct Conversation {
     grammar: Option<Matcher>,
     /// Where the last answer ended at a stop string: bytes of it that the session's tokens stand for.
     settled: Option<usize>,
+    /// No template: what is in the session is a text as it stands.
+    raw: bool,
 }
 
 impl Conversation {
-    /// An empty conversation with room for `context` tokens.
+    /// An empty conversation with room for `context` tokens, whose keys and values are kept in binary16.
     pub fn new(model: Arc<Model>, context: usize, sampling: Settings) -> Result<Self, SessionError> {
+        Self::with_kv(model, context, KvFormat::F16, sampling)
+    }
+
+    /// [`Self::new`] with keys and values kept in this format, as [`Session::with_kv`] says.
+    pub fn with_kv(
+        model: Arc<Model>,
+        context: usize,
+        kv: KvFormat,
+        sampling: Settings,
+    ) -> Result<Self, SessionError> {
         let sampler = Sampler::new(sampling, model.spec().vocabulary);
         let mut conversation = Self {
             template: Arc::clone(model.template()),
             style: Style::ANSWER,
-            session: Session::new(model, context)?,
+            session: Session::with_kv(model, context, kv)?,
             sampler,
             speculation: Speculation::default(),
+            overflow: Overflow::default(),
             system: None,
             turns: Vec::new(),
             rendered: String::new(),
@@ -141,6 +166,7 @@ impl Conversation {
             stops: Stops::default(),
             grammar: None,
             settled: None,
+            raw: false,
         };
         conversation.tell_breakers();
         Ok(conversation)
@@ -206,6 +232,14 @@ impl Conversation {
     pub fn set_speculation(&mut self, speculation: Speculation) {
         self.speculation = speculation;
     }
+    /// What happens when the context is full.
+    pub fn overflow(&self) -> Overflow {
+        self.overflow
+    }
+    /// Sets what happens when the context is full.
+    pub fn set_overflow(&mut self, overflow: Overflow) {
+        self.overflow = overflow;
+    }
     /// The system message, if one was set; else the template's own applies.
     pub fn system(&self) -> Option<&str> {
         self.system.as_deref()
@@ -255,34 +289,37 @@ impl Conversation {
         runtime: &Runtime<'_>,
         sink: &mut dyn FnMut(Event<'_>),
     ) -> Result<Report, SessionError> {
-        let mut turns = Vec::with_capacity(self.turns.len() + 2);
-        if let Some(system) = &self.system {
-            turns.push(Turn { role: Role::System, content: system.as_str() });
-        }
-        turns
-            .extend(self.turns.iter().map(|(role, content)| Turn { role: *role, content: content.as_str() }));
-        turns.push(Turn { role: Role::User, content: text });
-        let prompt = self.template.render(&turns, self.style).map_err(SessionError::Template)?;
-        let kept = self.session.position();
-        let pending = self.pending.clone();
-        let mut rewritten = false;
-        let new = match prompt.strip_prefix(self.rendered.as_str()) {
-            Some(rest) => {
-                let mut new = pending.clone();
-                new.extend(self.tokens_of(rest, kept == 0));
-                new
-            }
-            // A template that rewrites earlier turns: all is rendered anew, and what still agrees is kept.
+        let mut prompt = self.render(0, text)?;
+        let (kept, pending) = (self.session.position(), self.pending.clone());
+        let (mut rewritten, mut forgotten) = (false, 0);
+        let continued = prompt.strip_prefix(self.rendered.as_str()).map(|rest| {
+            let mut new = pending.clone();
+            new.extend(self.tokens_of(rest, kept == 0));
+            new
+        });
+        let continued = continued.filter(|new| self.leaves_room(kept + new.len(), limit) || !self.forgets());
+        let new = match continued {
+            Some(new) => new,
+            // A template that rewrites earlier turns, or too many of them: all is rendered anew, and what still agrees is
+            // kept.
             None => {
-                let all = self.tokens_of(&prompt, true);
+                let mut all = self.tokens_of(&prompt, true);
+                if self.forgets() && !self.leaves_room(all.len(), limit) {
+                    let before = all.len();
+                    let shorter = self.shortened(text)?;
+                    (prompt, all, forgotten) = (shorter.text, shorter.tokens, shorter.forgotten);
+                    self.fits(&all)?;
+                    let tokens = before.saturating_sub(all.len());
+                    sink(Event::Forgotten { messages: forgotten, tokens });
+                }
                 let same = all.iter().zip(self.session.tokens()).take_while(|(a, b)| a == b).count();
                 let same = same.min(all.len().saturating_sub(1));
                 self.fits(&all)?;
-                self.session.rewind(same);
                 rewritten = true;
-                all[same..].to_vec()
+                all.split_off(self.session.rewind(same))
             }
         };
+        self.raw = false;
         // A prompt may end with the beginning of a thought: it is shown, and belongs to what the model said.
         let opened = if prompt.trim_end().ends_with(THOUGHT) { prompt.rfind(THOUGHT) } else { None };
         let opened = &prompt[opened.unwrap_or(prompt.len())..];
@@ -297,10 +334,8 @@ impl Conversation {
             sink(event);
         })?;
         if report.generated == 0 && report.reason == Stop::Interrupted {
-            self.session.rewind(kept);
-            if rewritten {
-                self.session.rewind(0);
-                self.rendered.clear();
+            if rewritten || self.session.rewind(kept) < kept {
+                self.start_over();
             } else {
                 self.pending = pending;
             }
@@ -309,9 +344,26 @@ impl Conversation {
         let said = [opened, &answer].concat();
         self.rendered = prompt;
         self.rendered.push_str(&answer[..self.settled.unwrap_or(answer.len())]);
+        if self.session.position() == 0 {
+            // Stopped while the rest was read again: the next message reads all.
+            self.start_over();
+        }
+        self.turns.drain(..forgotten);
         self.turns.push((Role::User, text.into()));
         self.turns.push((Role::Assistant, said));
         Ok(report)
+    }
+
+    /// Whether old messages can be forgotten for the next.
+    fn forgets(&self) -> bool {
+        self.overflow == Overflow::Shift && !self.turns.is_empty()
+    }
+
+    /// Empties the session, but forgets no turn.
+    fn start_over(&mut self) {
+        self.session.rewind(0);
+        self.rendered.clear();
+        self.pending.clear();
     }
 
     /// The tokens of a rendered prompt, or of what comes after its beginning. A template that writes the start token
@@ -340,6 +392,7 @@ impl Conversation {
         let tokens = self.session.model().tokenizer().encode(text, true, true);
         self.fits(&tokens)?;
         self.reset();
+        self.raw = true;
         let report = self.run(&tokens, limit, runtime, sink);
         self.reset();
         report
@@ -403,7 +456,7 @@ impl Conversation {
         let mut pass = [0; GROUP];
         // Tokens run that belong to the text so far; those past them were right guesses that are about to be shown.
         let mut kept = self.session.position();
-        let answer = kept;
+        let (answer, mut forgotten) = (kept, 0);
         let mut sure = 1;
         self.stops.begin();
         if let Some(matcher) = &mut self.grammar {
@@ -475,7 +528,20 @@ impl Conversation {
             };
             match fed {
                 Ok(()) => {}
-                Err(SessionError::Full { .. }) => break Stop::Context,
+                Err(SessionError::Full { .. }) => {
+                    let before = (runtime.nanos)();
+                    match self.shift(pass[0], likeliest.then_some(&mut next[..1]), runtime, sink) {
+                        Ok(Some((tokens, read))) => {
+                            (kept, forgotten) = (kept - tokens, forgotten + tokens);
+                            settled.1 = settled.1.saturating_sub(tokens);
+                            report.prompt_tokens += read;
+                            report.prefill_nanos += (runtime.nanos)().saturating_sub(before);
+                        }
+                        Ok(None) => break Stop::Context,
+                        Err(SessionError::Stopped) => break Stop::Interrupted,
+                        Err(error) => return Err(error),
+                    }
+                }
                 Err(SessionError::Stopped) => break Stop::Interrupted,
                 Err(error) => return Err(error),
             }
@@ -486,7 +552,7 @@ impl Conversation {
             sure = 1 + accepted;
             self.session.rewind(kept + accepted);
         };
-        report.decoded = kept - answer;
+        report.decoded = kept + forgotten - answer;
         // What a stop began with may have been run: it is taken back, with all of its tokens.
         self.session.rewind(if self.settled.is_some() { settled.1 } else { kept });
         if report.reason != Stop::String {
@@ -497,7 +563,9 @@ impl Conversation {
                 }
             }
         }
-        report.decode_nanos = (runtime.nanos)().saturating_sub(middle);
+        // Reading again is no decoding.
+        let reread = report.prefill_nanos.saturating_sub(middle.saturating_sub(start));
+        report.decode_nanos = (runtime.nanos)().saturating_sub(middle).saturating_sub(reread);
         Ok(report)
     }
 }

@@ -25,10 +25,10 @@ pub mod stops;
 pub mod synth;
 pub mod tokenizer;
 
-pub use generate::{Conversation, Event, Report, Stop};
+pub use generate::{Conversation, Event, Overflow, Report, Stop};
 pub use model::{LoadError, LoadOptions, Model, Opened, Progress};
 pub use pool::{Alone, Pool};
-pub use session::{Runtime, Session, SessionError};
+pub use session::{KvFormat, Runtime, Session, SessionError};
 pub use simd::Level;
 pub use source::{ByteSource, ReadError};
 pub use speculate::Speculation;

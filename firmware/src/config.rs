@@ -10,8 +10,10 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
-use embodios::Speculation;
-use embodios::sampler::Settings;
+use embodios::chat::builtin;
+use embodios::grammar::Form;
+use embodios::sampler::{Asked, Chosen, FIELDS, Field, read_bias};
+use embodios::{KvFormat, Overflow, Speculation};
 
 /// The file's name on the card; upper or lower case.
 pub const FILE: &str = "EMBODIOS.CFG";
@@ -25,12 +27,26 @@ pub struct Config {
     pub model: Option<String>,
     /// Tokens the conversation may hold; without one, what the model was trained for, as far as it fits.
     pub context: Option<usize>,
-    /// How a token is chosen. The seed in here is only used if [`Config::seed`] has one.
-    pub sampling: Settings,
+    /// What keys and values are kept as.
+    pub kv: KvFormat,
+    /// What happens when the context is full.
+    pub overflow: Overflow,
+    /// How a token is chosen, as far as that is not left to the model's file.
+    pub sampling: Chosen,
     /// The seed; without one, a different number each time.
     pub seed: Option<u64>,
+    /// What is added to the logits of tokens.
+    pub bias: Vec<(u32, f32)>,
     /// The system message; without one, the model's own.
     pub system: Option<String>,
+    /// The chat template; without one, that of the model's file.
+    pub template: Option<String>,
+    /// Whether the model is to think first; without it, the template decides.
+    pub thinking: Option<bool>,
+    /// What answers have to be.
+    pub form: Option<Wanted>,
+    /// Texts that end an answer.
+    pub stops: Vec<String>,
     /// Tokens an answer may have at most.
     pub limit: usize,
     /// Whether tokens are guessed beforehand, where chance has no say.
@@ -44,9 +60,16 @@ impl Default for Config {
         Self {
             model: None,
             context: None,
-            sampling: Settings::default(),
+            kv: KvFormat::F16,
+            overflow: Overflow::Shift,
+            sampling: Chosen::default(),
             seed: None,
+            bias: Vec::new(),
             system: None,
+            template: None,
+            thinking: None,
+            form: None,
+            stops: Vec::new(),
             limit: 512,
             speculation: Speculation::Auto,
             console: None,
@@ -54,21 +77,30 @@ impl Default for Config {
     }
 }
 
+/// What answers have to be, as far as a setting says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// This.
+    Form(Form),
+    /// Texts of the grammar in this file on the card.
+    File(String),
+}
+
 /// A setting: its name, what it accepts, how it is written and read.
 pub struct Key {
     /// Its name.
-    pub name: &'static str,
+    name: &'static str,
     /// Another name people try.
     alias: &'static str,
     /// The rest of the sentence "KEY takes …".
-    pub accepts: &'static str,
+    accepts: &'static str,
     set: fn(&mut Config, &str) -> Option<()>,
     /// Its value as a person writes it.
-    pub show: fn(&Config) -> String,
+    show: fn(&Config) -> String,
 }
 
-/// All settings. A new one is a row, and a field of [`Config`].
-pub static KEYS: &[Key] = &[
+/// The settings that are not one of the sampler's numbers. A new one is a row, and a field of [`Config`].
+static KEYS: &[Key] = &[
     Key {
         name: "model",
         alias: "",
@@ -84,53 +116,25 @@ pub static KEYS: &[Key] = &[
         show: |c| c.context.map_or("auto".into(), |v| v.to_string()),
     },
     Key {
-        name: "temperature",
-        alias: "temp",
-        accepts: "a number from 0 (always the likeliest token) to 5",
-        set: |c, v| number(v, 0.0, 5.0).map(|v| c.sampling.temperature = v),
-        show: |c| c.sampling.temperature.to_string(),
+        name: "kv",
+        alias: "cache_type",
+        accepts: "`f16` or `q8_0` (half the memory for keys and values)",
+        set: |c, v| KvFormat::named(&v.to_ascii_lowercase()).map(|v| c.kv = v),
+        show: |c| c.kv.to_string(),
     },
     Key {
-        name: "top_k",
-        alias: "k",
-        accepts: "how many of the likeliest tokens to choose from, 0 for all",
-        set: |c, v| number(v, 0, 1 << 20).map(|v| c.sampling.top_k = v),
-        show: |c| c.sampling.top_k.to_string(),
-    },
-    Key {
-        name: "top_p",
-        alias: "p",
-        accepts: "a share of probability from 0 to 1, 1 for all",
-        set: |c, v| number(v, 0.0, 1.0).map(|v| c.sampling.top_p = v),
-        show: |c| c.sampling.top_p.to_string(),
-    },
-    Key {
-        name: "min_p",
-        alias: "",
-        accepts: "a share of the likeliest token's probability from 0 (off) to 1",
-        set: |c, v| number(v, 0.0, 1.0).map(|v| c.sampling.min_p = v),
-        show: |c| c.sampling.min_p.to_string(),
-    },
-    Key {
-        name: "repeat_penalty",
-        alias: "",
-        accepts: "a number from 0.1 to 10, 1 for none",
-        set: |c, v| number(v, 0.1, 10.0).map(|v| c.sampling.repeat_penalty = v),
-        show: |c| c.sampling.repeat_penalty.to_string(),
-    },
-    Key {
-        name: "repeat_last_n",
-        alias: "",
-        accepts: "how many tokens the penalty looks back, 0 to 65536",
-        set: |c, v| number(v, 0, 1 << 16).map(|v| c.sampling.repeat_last_n = v),
-        show: |c| c.sampling.repeat_last_n.to_string(),
-    },
-    Key {
-        name: "seed",
-        alias: "",
-        accepts: "a whole number, or `random`",
-        set: |c, v| or_word(v, "random", |v| number(v, 0, u64::MAX)).map(|v| c.seed = v),
-        show: |c| c.seed.map_or("random".into(), |v| v.to_string()),
+        name: "context_shift",
+        alias: "overflow",
+        accepts: "`on` (a full context forgets the oldest, never the system message) or `off` (the answer ends)",
+        set: |c, v| {
+            c.overflow = match v {
+                "on" | "shift" => Overflow::Shift,
+                "off" | "stop" => Overflow::Stop,
+                _ => return None,
+            };
+            Some(())
+        },
+        show: |c| if c.overflow == Overflow::Shift { "on" } else { "off" }.into(),
     },
     Key {
         name: "system",
@@ -140,11 +144,115 @@ pub static KEYS: &[Key] = &[
         show: |c| c.system.clone().unwrap_or_else(|| "the model's own".into()),
     },
     Key {
+        name: "template",
+        alias: "chat_template",
+        accepts: "`auto` (the one in the model's file) or a name: chatml, llama2, llama3, gemma, mistral, alpaca …",
+        set: |c, v| {
+            or_word(v, "auto", |v| builtin::named(v).map(|row| row.name.into())).map(|v| c.template = v)
+        },
+        show: |c| c.template.clone().unwrap_or_else(|| "auto".into()),
+    },
+    Key {
+        name: "think",
+        alias: "thinking",
+        accepts: "`on`, `off` or `auto`: whether models that can think before they answer",
+        set: |c, v| {
+            c.thinking = match v {
+                "on" => Some(true),
+                "off" => Some(false),
+                "auto" => None,
+                _ => return None,
+            };
+            Some(())
+        },
+        show: |c| c.thinking.map_or("auto", |on| if on { "on" } else { "off" }).into(),
+    },
+    Key {
+        name: "stop",
+        alias: "",
+        accepts: "a text that ends an answer before it, another each time; `off` for none",
+        set: |c, v| {
+            match v {
+                "" => return None,
+                "off" => c.stops.clear(),
+                text if c.stops.iter().any(|stop| stop == text) => {}
+                text => c.stops.push(text.into()),
+            }
+            Some(())
+        },
+        show: |c| {
+            let quoted = c.stops.iter().map(|stop| alloc::format!("{stop:?}")).collect::<Vec<_>>();
+            if quoted.is_empty() { "off".into() } else { quoted.join(" ") }
+        },
+    },
+    Key {
+        name: "json",
+        alias: "json_schema",
+        accepts: "`on` (answers are JSON), a JSON schema that they have to follow, or `off`",
+        set: |c, v| {
+            c.form = match v {
+                "on" => Some(Wanted::Form(Form::Json)),
+                "off" => None,
+                schema if schema.starts_with('{') => Some(Wanted::Form(Form::Schema(schema.into()))),
+                _ => return None,
+            };
+            Some(())
+        },
+        show: |c| match &c.form {
+            Some(Wanted::Form(Form::Json)) => "on".into(),
+            Some(Wanted::Form(Form::Schema(schema))) => schema.clone(),
+            _ => "off".into(),
+        },
+    },
+    Key {
+        name: "grammar",
+        alias: "",
+        accepts: "a grammar in GBNF, the name of a .gbnf file on the card, or `off`",
+        set: |c, v| {
+            c.form = match v {
+                "" => return None,
+                "off" => None,
+                file if !file.contains("::=") => Some(Wanted::File(file.into())),
+                text => Some(Wanted::Form(Form::Gbnf(text.into()))),
+            };
+            Some(())
+        },
+        show: |c| match &c.form {
+            Some(Wanted::Form(Form::Gbnf(text))) | Some(Wanted::File(text)) => text.clone(),
+            _ => "off".into(),
+        },
+    },
+    Key {
+        name: "logit_bias",
+        alias: "",
+        accepts: "tokens and what is added to their logits, like `15043+1, 29905-inf`, or `off`",
+        set: |c, v| {
+            c.bias = match v {
+                "" => return None,
+                "off" => Vec::new(),
+                list => read_bias(list)?,
+            };
+            Some(())
+        },
+        show: |c| {
+            let pairs =
+                c.bias.iter().map(|(token, bias)| alloc::format!("{token}{bias:+}")).collect::<Vec<_>>();
+            if pairs.is_empty() { "off".into() } else { pairs.join(", ") }
+        },
+    },
+    Key {
         name: "limit",
         alias: "",
         accepts: "the most tokens an answer may have, 1 to 1048576",
         set: |c, v| number(v, 1, 1 << 20).map(|v| c.limit = v),
         show: |c| c.limit.to_string(),
+    },
+    Key {
+        name: "seed",
+        alias: "",
+        accepts: "a whole number, or `random`",
+        set: |c, v| or_word(v, "random", |v| number(v, 0, u64::MAX)).map(|v| c.seed = v),
+        show: |c| c.seed.map_or("random".into(), |v| v.to_string()),
     },
     Key {
         name: "speculate",
@@ -172,6 +280,75 @@ pub static KEYS: &[Key] = &[
     },
 ];
 
+/// One of all settings.
+#[derive(Clone, Copy)]
+pub enum Setting {
+    /// A row of [`KEYS`].
+    Key(&'static Key),
+    /// One of the sampler's numbers: what the model's file says, unless it is set.
+    Number(&'static Field),
+}
+
+/// All settings: those of the conversation, then the sampler's numbers.
+pub fn settings() -> impl Iterator<Item = Setting> + Clone {
+    KEYS.iter().map(Setting::Key).chain(FIELDS.iter().map(Setting::Number))
+}
+
+impl Setting {
+    /// The setting of this name, in any case, `-` as good as `_`.
+    pub fn named(name: &str) -> Result<Self, SettingError> {
+        let plain = name.to_ascii_lowercase().replace('-', "_");
+        let is_it =
+            |setting: &Self| setting.name() == plain || (setting.alias() == plain && !plain.is_empty());
+        settings().find(is_it).ok_or_else(|| SettingError::UnknownKey {
+            key: name.into(),
+            near: nearest(&plain, settings().map(|setting| setting.name())),
+        })
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Key(key) => key.name,
+            Self::Number(field) => field.name,
+        }
+    }
+
+    fn alias(self) -> &'static str {
+        match self {
+            Self::Key(key) => key.alias,
+            Self::Number(field) => field.alias,
+        }
+    }
+
+    /// The rest of the sentence "NAME takes …".
+    pub fn accepts(self) -> &'static str {
+        match self {
+            Self::Key(key) => key.accepts,
+            Self::Number(field) => field.accepts,
+        }
+    }
+
+    /// Its value as a person writes it, where the model's file asks for this.
+    pub fn show(self, config: &Config, asked: &Asked) -> String {
+        match self {
+            Self::Key(key) => (key.show)(config),
+            Self::Number(field) => field.get(&config.sampling.over(asked.settings)).to_string(),
+        }
+    }
+
+    fn set(self, config: &mut Config, value: &str) -> Option<()> {
+        match self {
+            Self::Key(key) => (key.set)(config, value),
+            Self::Number(field) if matches!(value, "default" | "auto") => {
+                config.sampling.forget(field);
+                Some(())
+            }
+            Self::Number(field) => config.sampling.read(field, value).then_some(()),
+        }
+    }
+}
+
 /// Why a setting was not made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingError {
@@ -189,8 +366,8 @@ impl fmt::Display for SettingError {
             }
             Self::UnknownKey { key, near: None } => {
                 write!(f, "there is no setting `{key}`; there are ")?;
-                for (n, known) in KEYS.iter().enumerate() {
-                    write!(f, "{}{}", if n == 0 { "" } else { ", " }, known.name)?;
+                for (n, known) in settings().enumerate() {
+                    write!(f, "{}{}", if n == 0 { "" } else { ", " }, known.name())?;
                 }
                 f.write_str(".")
             }
@@ -204,24 +381,19 @@ impl fmt::Display for SettingError {
     }
 }
 
-/// The setting of this name, in any case, `-` as good as `_`.
-pub fn key(name: &str) -> Result<&'static Key, SettingError> {
-    let plain = name.to_ascii_lowercase().replace('-', "_");
-    let is_it = |key: &&Key| key.name == plain || (key.alias == plain && !plain.is_empty());
-    KEYS.iter().find(is_it).ok_or_else(|| SettingError::UnknownKey {
-        key: name.into(),
-        near: nearest(&plain, KEYS.iter().map(|key| key.name)),
-    })
-}
-
 impl Config {
+    /// The wanted context, if any, and what its keys and values are kept as.
+    pub fn needs(&self) -> (Option<usize>, KvFormat) {
+        (self.context, self.kv)
+    }
+
     /// Makes one setting.
-    pub fn set(&mut self, name: &str, value: &str) -> Result<&'static Key, SettingError> {
-        let key = key(name)?;
-        (key.set)(self, value).map(|()| key).ok_or_else(|| SettingError::BadValue {
-            key: key.name,
+    pub fn set(&mut self, name: &str, value: &str) -> Result<Setting, SettingError> {
+        let setting = Setting::named(name)?;
+        setting.set(self, value).map(|()| setting).ok_or_else(|| SettingError::BadValue {
+            key: setting.name(),
             value: value.into(),
-            accepts: key.accepts,
+            accepts: setting.accepts(),
         })
     }
 }
@@ -372,22 +544,41 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "\
+        let mut text = String::from(
+            "\
 # all of them
 model = SmolLM2-135M.gguf
 ctx=1024
- temperature\t=  0.25   # cooler
+kv = Q8_0
+context-shift = off
 top-k = 10
 TOP_P = 0.5
-min_p = 0
-repeat_penalty = 1.1
-repeat_last_n = 32
+ temperature\t=  0.25   # cooler
 seed = 18446744073709551615
 system = \"You are \\\"brief\\\".\\nVery. # not a comment\" # a comment
+template = llama3
+think = off
+stop = END
+stop = \"\\n\"
+json = {\"type\": \"object\"}
+logit_bias = 7+1, 8-inf
 limit = 100
 speculate = off
 console = pl011
-";
+",
+        );
+        let mut chosen = Chosen::default();
+        for (name, value) in [("top_k", "10"), ("top_p", "0.5"), ("temperature", "0.25")] {
+            assert!(chosen.read(Field::named(name).unwrap(), value));
+        }
+        // Every other number: the largest it takes.
+        for field in FIELDS {
+            if chosen.has(field) {
+                continue;
+            }
+            text += &std::format!("{} = {}\n", field.name, field.most);
+            assert!(chosen.read(field, &field.most.to_string()));
+        }
         let (config, warnings) = parse(text.as_bytes());
         assert_eq!(warnings, []);
         assert_eq!(
@@ -395,30 +586,57 @@ console = pl011
             Config {
                 model: Some("SmolLM2-135M.gguf".into()),
                 context: Some(1024),
-                sampling: Settings {
-                    temperature: 0.25,
-                    top_k: 10,
-                    top_p: 0.5,
-                    min_p: 0.0,
-                    repeat_penalty: 1.1,
-                    repeat_last_n: 32,
-                    ..Settings::default()
-                },
+                kv: KvFormat::Q8_0,
+                overflow: Overflow::Stop,
+                sampling: chosen,
                 seed: Some(u64::MAX),
+                bias: [(7, 1.0), (8, f32::NEG_INFINITY)].into(),
                 system: Some("You are \"brief\".\nVery. # not a comment".into()),
+                template: Some("llama3".into()),
+                thinking: Some(false),
+                form: Some(Wanted::Form(Form::Schema("{\"type\": \"object\"}".into()))),
+                stops: ["END".into(), "\n".into()].into(),
                 limit: 100,
                 speculation: Speculation::Off,
                 console: Some("pl011".into()),
             }
         );
-        for key in KEYS {
-            assert!(
-                text.to_lowercase().replace('-', "_").contains(key.name),
-                "{} is not tried here",
-                key.name
-            );
-            assert!(!(key.show)(&config).is_empty());
+        for setting in settings().filter(|setting| setting.name() != "grammar") {
+            let name = setting.name();
+            assert!(text.to_lowercase().replace('-', "_").contains(name), "{name} is not tried here");
+            assert!(!setting.show(&config, &Asked::default()).is_empty());
         }
+    }
+
+    #[test]
+    fn a_grammar_is_a_text_or_a_file_and_takes_the_place_of_json() {
+        let mut config = Config::default();
+        for (name, value, form, shown) in [
+            ("json", "on", Some(Wanted::Form(Form::Json)), "on"),
+            ("grammar", "list.gbnf", Some(Wanted::File("list.gbnf".into())), "list.gbnf"),
+            ("grammar", "root ::= x", Some(Wanted::Form(Form::Gbnf("root ::= x".into()))), "root ::= x"),
+            ("grammar", "off", None, "off"),
+            ("json", "off", None, "off"),
+        ] {
+            let setting = config.set(name, value).unwrap();
+            assert_eq!((&config.form, setting.show(&config, &Asked::default()).as_str()), (&form, shown));
+        }
+        assert!(config.set("json", "yes").is_err());
+        assert!(config.set("grammar", "").is_err());
+    }
+
+    #[test]
+    fn lists_end_with_off_and_numbers_can_be_given_back_to_the_model() {
+        let mut config = Config::default();
+        for (name, value) in [("stop", "a"), ("stop", "a"), ("logit_bias", "3+1"), ("top_k", "3")] {
+            config.set(name, value).unwrap();
+        }
+        assert_eq!((config.stops.len(), config.bias.len()), (1, 1));
+        for (name, value) in [("stop", "off"), ("logit_bias", "off"), ("top_k", "default")] {
+            config.set(name, value).unwrap();
+        }
+        assert_eq!(config, Config::default());
+        assert!(config.set("logit_bias", "3").is_err() && config.set("template", "mine").is_err());
     }
 
     #[test]
@@ -455,7 +673,7 @@ console = pl011
             "EMBODIOS.CFG line 1: there is no setting `tempertaure`: did you mean `temperature`? The line is ignored.",
             "EMBODIOS.CFG line 2: `ctx` can't be `many`: it takes tokens of context, 16 to 1048576, or `auto`. The line is ignored.",
             "EMBODIOS.CFG line 4 is not of the form `key = value`. The line is ignored.",
-            "EMBODIOS.CFG line 5: there is no setting `colour`; there are model, ctx, temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n, seed, system, limit, speculate, console. The line is ignored.",
+            "EMBODIOS.CFG line 5: there is no setting `colour`; there are model, ctx, kv, context_shift, system, template, think, stop, json, grammar, logit_bias, limit, seed, speculate, console, temperature, top_k, top_p, min_p, typical_p, top_n_sigma, xtc_probability, xtc_threshold, repeat_penalty, presence_penalty, frequency_penalty, repeat_last_n, dry_multiplier, dry_base, dry_allowed_length, dry_last_n, mirostat, mirostat_tau, mirostat_eta. The line is ignored.",
             "EMBODIOS.CFG line 6: `top_p` can't be `1.5`: it takes a share of probability from 0 to 1, 1 for all. The line is ignored.",
             "EMBODIOS.CFG line 7: `temperature` can't be `nan`: it takes a number from 0 (always the likeliest token) to 5. The line is ignored.",
             "EMBODIOS.CFG line 8: `seed` can't be `-1`: it takes a whole number, or `random`. The line is ignored.",

@@ -15,7 +15,7 @@ use core::ops::ControlFlow;
 use embodios::gguf::Gguf;
 use embodios::model::budget::Budget;
 use embodios::model::{LoadError, LoadOptions, Model, Opened, Progress, families};
-use embodios::{ByteSource, Level};
+use embodios::{ByteSource, KvFormat, Level};
 
 use crate::config::{FILE, unquoted};
 use crate::console::{Console, Line};
@@ -218,7 +218,7 @@ pub fn fit(wanted: usize, free: u64, need: impl Fn(usize) -> u64) -> Fit {
 pub fn plan(
     gguf: &Gguf,
     source: &Source,
-    wanted: Option<usize>,
+    (wanted, kv): (Option<usize>, KvFormat),
     free: u64,
     holds: impl Fn(&[u64]) -> bool,
 ) -> Result<Fit, LoadError> {
@@ -227,7 +227,7 @@ pub fn plan(
     // Weights that are in memory already take no more of it.
     let there = source.bytes.in_place().is_some();
     let budget = |context| {
-        let mut budget = Budget::of(gguf, context).ok()?;
+        let mut budget = Budget::of(gguf, context, kv).ok()?;
         budget.weights = if there { 0 } else { budget.weights };
         Some(budget)
     };
@@ -253,13 +253,13 @@ pub fn check(
     console: &mut Console,
     platform: &dyn Platform,
     source: &Source,
-    wanted: Option<usize>,
+    (wanted, kv): (Option<usize>, KvFormat),
     free: u64,
 ) -> Option<(Opened, usize)> {
     let name = &source.name;
     let header = Gguf::open(&*source.bytes).map_err(LoadError::from);
     let holds = |pieces: &[u64]| platform.memory_holds(pieces);
-    let fits = header.and_then(|gguf| Ok((plan(&gguf, source, wanted, free, holds)?, gguf)));
+    let fits = header.and_then(|gguf| Ok((plan(&gguf, source, (wanted, kv), free, holds)?, gguf)));
     let refuse = |console: &mut Console, why: LoadError| {
         console.line(format_args!("{name} can't be used: {why}."));
     };
@@ -302,6 +302,12 @@ pub fn check(
             context
         }
     };
+    if let Ok(budget) = Budget::of(&gguf, context, kv) {
+        let there = source.bytes.in_place().is_some();
+        let all = if there { free.saturating_add(budget.weights) } else { free };
+        let largest = Budget::largest_context(&gguf, kv, all).unwrap_or(context).max(context);
+        console.dim(Needs { budget, there, largest, free });
+    }
     match Opened::new(gguf) {
         Ok(opened) => Some((opened, context)),
         Err(why) => {
@@ -311,13 +317,38 @@ pub fn check(
     }
 }
 
+/// What a model takes, in a line.
+struct Needs {
+    budget: Budget,
+    /// The weights are in memory already.
+    there: bool,
+    largest: usize,
+    free: u64,
+}
+
+impl fmt::Display for Needs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Budget { weights, cache, scratch, tokenizer, context, kv } = self.budget;
+        let there = if self.there { " in place" } else { "" };
+        write!(
+            f,
+            "[weights {}{there}, {kv} keys and values {} for {context} tokens, the rest {}; {} free: at most {} tokens]",
+            Mib(weights),
+            Mib(cache),
+            Mib(scratch + tokenizer),
+            Mib(self.free),
+            self.largest
+        )
+    }
+}
+
 /// Brings the model into memory, showing how far it is. Ctrl-C stops it.
 pub fn load(
     console: &mut Console,
     platform: &dyn Platform,
     source: &Source,
     opened: Opened,
-    context: usize,
+    (context, kv): (usize, KvFormat),
     level: Level,
 ) -> Option<Loaded> {
     let start = platform.nanos();
@@ -334,6 +365,7 @@ pub fn load(
         level,
         memory_free: Some(platform.memory_free()),
         context: Some(context),
+        kv,
         pool: Some(platform.pool()),
     };
     let loaded = opened.load(&*source.bytes, &options, &mut show);
@@ -402,19 +434,22 @@ mod tests {
         let bytes = embodios::synth::tiny(1, format).leak();
         let source = Source { name: "tiny.gguf".into(), bytes: Box::new(embodios::source::Memory(bytes)) };
         let gguf = Gguf::open(&*source.bytes).expect("a sound file");
-        assert!(matches!(plan(&gguf, &source, None, 1 << 40, |_| true), Ok(Fit::Whole(_))));
-        assert!(matches!(plan(&gguf, &source, None, 1 << 40, |_| false), Ok(Fit::Scattered(1..))));
-        assert!(matches!(plan(&gguf, &source, None, 10, |_| true), Ok(Fit::Not(_))));
-        assert!(matches!(plan(&gguf, &source, None, 10, |_| false), Ok(Fit::Not(_))));
+        assert!(matches!(plan(&gguf, &source, (None, KvFormat::F16), 1 << 40, |_| true), Ok(Fit::Whole(_))));
+        assert!(matches!(
+            plan(&gguf, &source, (None, KvFormat::F16), 1 << 40, |_| false),
+            Ok(Fit::Scattered(1..))
+        ));
+        assert!(matches!(plan(&gguf, &source, (None, KvFormat::F16), 10, |_| true), Ok(Fit::Not(_))));
+        assert!(matches!(plan(&gguf, &source, (None, KvFormat::F16), 10, |_| false), Ok(Fit::Not(_))));
         let keys = |context: usize| {
             let seen = core::cell::Cell::new(0);
-            let _ = plan(&gguf, &source, Some(context), 1 << 40, |pieces| {
+            let _ = plan(&gguf, &source, (Some(context), KvFormat::F16), 1 << 40, |pieces| {
                 seen.set(pieces[1]);
                 true
             });
             seen.get()
         };
-        let fits = plan(&gguf, &source, Some(400), 1 << 40, |pieces| pieces[1] <= keys(300));
+        let fits = plan(&gguf, &source, (Some(400), KvFormat::F16), 1 << 40, |pieces| pieces[1] <= keys(300));
         assert!(matches!(fits, Ok(Fit::Less(300))), "{fits:?}");
     }
 

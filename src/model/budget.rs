@@ -4,14 +4,14 @@ use super::LoadError;
 use super::families;
 use super::spec::Spec;
 use crate::gguf::Gguf;
-use crate::session;
+use crate::session::{self, KvFormat};
 
 /// What a model takes of the memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Tensor data; 0 bytes more where the boot loader has put them already.
     pub weights: u64,
-    /// Keys and values of a full context.
+    /// Keys and values of a full context. Layers with a sliding window keep no more than that and a batch.
     pub cache: u64,
     /// Activations, logits and the rest that a session reserves.
     pub scratch: u64,
@@ -19,31 +19,31 @@ pub struct Budget {
     pub tokenizer: u64,
     /// The context that `cache` is for, in tokens.
     pub context: usize,
-    /// Cache bytes a token of context takes.
-    cache_per_token: u64,
+    /// What keys and values are kept as.
+    pub kv: KvFormat,
 }
 
 impl Budget {
-    /// The needs of a model with this much context.
-    pub fn of(gguf: &Gguf, context: usize) -> Result<Self, LoadError> {
+    /// The needs of a model with this much context, keys and values in this format, or in F16 where it does not fit the
+    /// model's heads.
+    pub fn of(gguf: &Gguf, context: usize, kv: KvFormat) -> Result<Self, LoadError> {
         let spec = families::spec(gguf)?;
-        Ok(Self::with_spec(gguf, &spec, context))
+        Ok(Self::with_spec(gguf, &spec, context, kv))
     }
 
-    pub(crate) fn with_spec(gguf: &Gguf, spec: &Spec, context: usize) -> Self {
+    pub(crate) fn with_spec(gguf: &Gguf, spec: &Spec, context: usize, kv: KvFormat) -> Self {
         let text = |key: &str| match gguf.metadata.opt_strings(key) {
             // Strings once in the metadata and once, with tables, in the tokenizer.
             Ok(Some(strings)) => 2 * (strings.byte_len() + 16 * strings.len()) as u64,
             _ => 0,
         };
-        let cache_per_token = session::cache_bytes(spec, session::KvFormat::F16, 1);
         Self {
             weights: gguf.tensors.iter().map(|info| info.bytes).sum(),
-            cache: cache_per_token.saturating_mul(context as u64),
+            cache: session::cache_bytes(spec, kv, context),
             scratch: session::scratch_bytes(spec, context),
             tokenizer: text("tokenizer.ggml.tokens") + text("tokenizer.ggml.merges"),
             context,
-            cache_per_token,
+            kv: kv.for_model(spec),
         }
     }
 
@@ -52,9 +52,23 @@ impl Budget {
         self.weights.saturating_add(self.cache).saturating_add(self.scratch).saturating_add(self.tokenizer)
     }
 
-    /// The largest context that fits into so much memory, in tokens; 0 if even the weights do not.
-    pub fn largest_context(&self, free: u64) -> usize {
-        let fixed = self.weights + self.tokenizer + self.scratch;
-        usize::try_from(free.saturating_sub(fixed) / self.cache_per_token.max(1)).unwrap_or(usize::MAX)
+    /// The largest context that fits into so much memory, in tokens, at most what the model was made for; 0 if not one
+    /// token does.
+    pub fn largest_context(gguf: &Gguf, kv: KvFormat, free: u64) -> Result<usize, LoadError> {
+        let spec = families::spec(gguf)?;
+        Ok(Self::largest_with_spec(gguf, &spec, kv, free))
+    }
+
+    pub(crate) fn largest_with_spec(gguf: &Gguf, spec: &Spec, kv: KvFormat, free: u64) -> usize {
+        let fits = |context| Self::with_spec(gguf, spec, context, kv).total() <= free;
+        let (mut few, mut many) = (0, spec.context);
+        if fits(many) {
+            return many;
+        }
+        while many - few > 1 {
+            let middle = few + (many - few) / 2;
+            if fits(middle) { few = middle } else { many = middle }
+        }
+        few
     }
 }

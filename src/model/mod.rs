@@ -16,6 +16,7 @@ use crate::chat::{ChatError, Template};
 use crate::gguf::{Gguf, GgufError, Metadata, kinds};
 use crate::ops::rope::Rotation;
 use crate::pool::{Alone, Pool};
+use crate::session::KvFormat;
 use crate::simd::Level;
 use crate::source::{ByteSource, ReadError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -45,6 +46,8 @@ pub struct LoadOptions<'a> {
     pub memory_free: Option<u64>,
     /// The context that will be asked for, in tokens: counted against `memory_free`.
     pub context: Option<usize>,
+    /// What keys and values will be kept as: counted likewise.
+    pub kv: KvFormat,
     /// Workers who arrange what has been read while the caller reads on; `None` is the caller alone.
     pub pool: Option<&'a dyn Pool>,
 }
@@ -185,12 +188,16 @@ impl Opened {
     ) -> Result<Arc<Model>, LoadError> {
         let Self { gguf, spec, tokenizer } = self;
         if let Some(free) = options.memory_free {
-            let mut budget = Budget::with_spec(&gguf, &spec, options.context.unwrap_or(spec.context));
+            let context = options.context.unwrap_or(spec.context);
+            let mut budget = Budget::with_spec(&gguf, &spec, context, options.kv);
+            let mut free_for_all = free;
             if source.in_place().is_some() {
+                free_for_all = free.saturating_add(budget.weights);
                 budget.weights = 0;
             }
             if budget.total() > free {
-                return Err(LoadError::TooBig { budget, free });
+                let fits = Budget::largest_with_spec(&gguf, &spec, options.kv, free_for_all);
+                return Err(LoadError::TooBig { budget, free, fits });
             }
         }
         let Some((template, template_warning)) = Template::of(&gguf.metadata, &tokenizer) else {
@@ -267,6 +274,8 @@ pub enum LoadError {
         budget: Budget,
         /// Bytes that are free.
         free: u64,
+        /// The largest context that fits, in tokens.
+        fits: usize,
     },
     /// An allocation failed.
     OutOfMemory {
@@ -326,8 +335,7 @@ impl fmt::Display for LoadError {
                     "tensor {tensor} has the sizes {found:?}, but the file's metadata implies {columns} × {rows}"
                 )
             }
-            Self::TooBig { budget, free } => {
-                let fits = budget.largest_context(*free);
+            Self::TooBig { budget, free, fits } => {
                 write!(
                     f,
                     "the model needs {} ({} of weights, {} for a context of {} tokens) and {} is free: ",

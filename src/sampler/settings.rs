@@ -328,6 +328,7 @@ impl Chosen {
     /// Gives a setting back to the model.
     pub fn forget(&mut self, field: &'static Field) {
         self.made &= !(1 << field.index());
+        field.copy(&mut self.settings, &Settings::DEFAULT);
     }
 
     /// Whether this one was made.

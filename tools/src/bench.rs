@@ -8,6 +8,7 @@ use crate::host::{self, Engine, Threads};
 use crate::models;
 use crate::qemu::Machine;
 use anyhow::{Context, Result, bail, ensure};
+use embodios::KvFormat;
 use embodios::bench::{Case, Meters, NoMeters, Plan, Report};
 use embodios::{SessionError, bench};
 use std::fs;
@@ -77,7 +78,12 @@ fn here(args: &Args) -> Result<String> {
     host::catch_interrupts()?;
     let width = args.threads.iter().copied().max().unwrap_or_else(host::cores);
     let threads = u16::try_from(width).context("so many threads can't be started")?;
-    let engine = Engine { model: args.model.clone(), threads: Some(threads), level: args.level.clone() };
+    let engine = Engine {
+        model: args.model.clone(),
+        threads: Some(threads),
+        level: args.level.clone(),
+        kv: KvFormat::F16,
+    };
     let (model, threads) = engine.load()?;
     let context = model.spec().context;
     let plan = match args.lengths(width) {
@@ -102,7 +108,7 @@ fn here(args: &Args) -> Result<String> {
 
 /// Digest of the last logits of a case on this PC.
 fn digest(model: &Path, prompt: usize, decode: usize) -> Result<u64> {
-    let engine = Engine { model: model.display().to_string(), threads: None, level: None };
+    let engine = Engine { model: model.display().to_string(), threads: None, level: None, kv: KvFormat::F16 };
     let (model, threads) = engine.load()?;
     let case = Case { prompt, decode, cores: host::cores() };
     let measured = threads.with(|runtime| bench::measure(&model, case, runtime, &NoMeters));

@@ -3,8 +3,10 @@
 use crate::host::{self, Engine};
 use crate::sampling::Sampling;
 use anyhow::{Context, Result, ensure};
-use embodios::Speculation;
+use embodios::chat::builtin::BUILT_IN;
+use embodios::chat::{Specials, Template};
 use embodios::generate::{Conversation, Event, Report, Stop};
+use embodios::{Overflow, Speculation};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Arc;
 
@@ -24,6 +26,18 @@ pub struct Args {
     /// Continue the text as it stands, without the model's chat template
     #[arg(long)]
     raw: bool,
+    /// Use this built-in chat template instead of the file's: chatml, llama2, llama3, gemma, mistral, alpaca …
+    #[arg(long, value_name = "NAME")]
+    template: Option<String>,
+    /// Ask a model that can think before it answers to do so
+    #[arg(long, conflicts_with = "no_think")]
+    think: bool,
+    /// Ask it not to
+    #[arg(long)]
+    no_think: bool,
+    /// End the answer when the context is full, instead of forgetting the oldest
+    #[arg(long)]
+    no_context_shift: bool,
     #[command(flatten)]
     sampling: Sampling,
     /// At temperature 0, do not guess tokens ahead: same text, a forward pass for each token
@@ -47,9 +61,19 @@ pub fn run(args: &Args) -> Result<()> {
     let context = args.ctx.unwrap_or_else(|| most.min(CONTEXT));
     ensure!(context <= most, "the model was made for a context of {most} tokens: ask for no more with --ctx");
     let settings = args.sampling.settings(&model);
-    let mut conversation = Conversation::new(Arc::clone(&model), context, settings).map_err(host::said)?;
+    let mut conversation =
+        Conversation::with_kv(Arc::clone(&model), context, args.engine.kv, settings).map_err(host::said)?;
     args.sampling.apply(&mut conversation)?;
     conversation.set_system(args.system.clone());
+    if let Some(name) = &args.template {
+        let template = Template::named(name, Specials::of(model.tokenizer())).with_context(|| {
+            let names = BUILT_IN.iter().map(|row| row.name).collect::<Vec<_>>();
+            format!("there is no built-in template {name}: there are {}", names.join(", "))
+        })?;
+        conversation.set_template(template);
+    }
+    conversation.set_thinking(if args.think { Some(true) } else { args.no_think.then_some(false) });
+    conversation.set_overflow(if args.no_context_shift { Overflow::Stop } else { Overflow::Shift });
     if args.no_speculation {
         conversation.set_speculation(Speculation::Off);
     }
@@ -103,7 +127,20 @@ struct Output {
 
 impl Output {
     fn show(&mut self, event: Event) {
-        let Event::Text(text) = event else { return };
+        let text = match event {
+            Event::Text(text) => text,
+            Event::Prefill { .. } => return,
+            Event::Forgotten { messages: 0, tokens } => {
+                eprintln!(
+                    "\n[context full: the oldest {tokens} tokens are forgotten, the rest is read again]"
+                );
+                return;
+            }
+            Event::Forgotten { messages, tokens } => {
+                eprintln!("[context full: the oldest {messages} messages are forgotten, {tokens} tokens]");
+                return;
+            }
+        };
         let mut out = io::stdout();
         // A reader of our output that went away is no reason to stop.
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -3,6 +3,7 @@
 
 use crate::models;
 use anyhow::{Context, Result, anyhow, ensure};
+use embodios::KvFormat;
 use embodios::model::{LoadOptions, Model};
 use embodios::session::{Runtime, Session};
 use embodios::{ByteSource, Level, Pool, ReadError};
@@ -28,6 +29,14 @@ pub struct Engine {
     /// Instructions to use: plain, neon or dotprod [default: the best this CPU has]
     #[arg(long, value_name = "LEVEL")]
     pub level: Option<String>,
+    /// What keys and values are kept as: f16 or q8_0, which takes half the memory
+    #[arg(long, value_name = "FORMAT", default_value = "f16", value_parser = kv)]
+    pub kv: KvFormat,
+}
+
+/// Reads a `--kv`.
+pub fn kv(name: &str) -> Result<KvFormat, String> {
+    KvFormat::named(name).ok_or_else(|| "it takes f16 or q8_0".into())
 }
 
 impl Engine {
@@ -53,6 +62,13 @@ impl Engine {
         });
         bar.finish_and_clear();
         let model = model.map_err(|error| anyhow!("{} can't be used: {error}", self.model))?;
+        if !self.kv.fits(model.spec()) {
+            eprintln!(
+                "note: heads of {} values can't be kept in {}: f16 it is",
+                model.spec().head_size,
+                self.kv
+            );
+        }
         model.warnings().for_each(|warning| eprintln!("note: {warning}"));
         Ok((model, threads))
     }
@@ -184,11 +200,11 @@ pub fn catch_interrupts() -> Result<()> {
 /// Feeds tokens into a fresh session and shows the logits after each.
 pub fn logits_of_each(
     model: &Arc<Model>,
-    threads: &Threads,
+    (threads, kv): (&Threads, KvFormat),
     tokens: &[u32],
     show: &mut (dyn FnMut(usize, &[f32]) + Send),
 ) -> Result<()> {
-    let mut session = Session::new(Arc::clone(model), tokens.len().max(1)).map_err(said)?;
+    let mut session = Session::with_kv(Arc::clone(model), tokens.len().max(1), kv).map_err(said)?;
     threads.with(|runtime| session.feed_each(tokens, runtime, show)).map_err(said)
 }
 

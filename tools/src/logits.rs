@@ -40,7 +40,7 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
     let (count, context) = (args.tokens.len(), model.spec().context);
     ensure!(count <= context, "{count} tokens are more than the {context} that the model's window holds");
     let mut positions = Vec::new();
-    host::logits_of_each(&model, &threads, &args.tokens, &mut |position, logits| {
+    host::logits_of_each(&model, (&threads, args.engine.kv), &args.tokens, &mut |position, logits| {
         let (token, log_sum_exp, top) =
             (args.tokens[position], log_sum_exp(logits), likeliest(logits, args.top));
         positions.push(Position { position, token, log_sum_exp, top });
@@ -87,7 +87,8 @@ pub struct DigestArgs {
 pub fn digest(args: &DigestArgs) -> Result<()> {
     let (model, threads) = args.engine.load()?;
     let tokens = model.tokenizer().encode(&args.text, true, true);
-    let mut session = Session::new(Arc::clone(&model), tokens.len().max(1)).map_err(host::said)?;
+    let mut session =
+        Session::with_kv(Arc::clone(&model), tokens.len().max(1), args.engine.kv).map_err(host::said)?;
     session.set_batch(args.batch.into());
     let digest =
         threads.with(|runtime| session.feed(&tokens, runtime).map(|logits| embodios::digest(logits)));
@@ -130,7 +131,7 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
         "the text has {} tokens and the model's window holds {context}: limit it with -n {context}",
         tokens.len()
     );
-    let nll = nll(&model, &threads, &tokens)?;
+    let nll = nll(&model, (&threads, args.engine.kv), &tokens)?;
     let mean = nll.iter().sum::<f64>() / nll.len() as f64;
     if args.json {
         let answer =
@@ -143,9 +144,13 @@ pub fn perplexity(args: &PerplexityArgs) -> Result<()> {
 }
 
 /// Negative log-likelihood (nats) of every token but the first, given those before it.
-pub fn nll(model: &Arc<embodios::Model>, threads: &host::Threads, tokens: &[u32]) -> Result<Vec<f64>> {
+pub fn nll(
+    model: &Arc<embodios::Model>,
+    runs: (&host::Threads, embodios::KvFormat),
+    tokens: &[u32],
+) -> Result<Vec<f64>> {
     let mut nll = Vec::new();
-    host::logits_of_each(model, threads, tokens, &mut |position, logits| {
+    host::logits_of_each(model, runs, tokens, &mut |position, logits| {
         if let Some(&next) = tokens.get(position + 1) {
             nll.push(log_sum_exp(logits) - f64::from(logits[next as usize]));
         }

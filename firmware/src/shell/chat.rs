@@ -62,9 +62,12 @@ fn answer(shell: &mut Shell, text: &str, as_turn: bool) {
             }
             let _ = console.write_str(text); // never fails
         }
+        Event::Forgotten { messages, tokens } => {
+            console.fresh_line();
+            console.dim(Forgotten { messages, tokens });
+        }
     };
     let conversation = &mut talker.conversation;
-    conversation.set_speculation(config.speculation);
     let report = on_board(platform, |runtime| {
         if as_turn {
             conversation.say(text, config.limit, runtime, &mut sink)
@@ -85,10 +88,38 @@ fn answer(shell: &mut Shell, text: &str, as_turn: bool) {
                 return shell.say("Stopped while reading; the conversation is as it was.");
             }
             shell.console.dim(Summary(&report));
+            if report.reason == Stop::Context {
+                shell.say(
+                    "The context is full: `reset` begins anew, `set context_shift on` forgets the oldest.",
+                );
+            }
             let taken = |before| shell.platform.interrupts().map(|now| now.since(before));
             shell.last = Some(Answer { interrupts: interrupts.and_then(taken), report });
         }
         Err(error) => shell.say(sentence(error)),
+    }
+}
+
+/// What a full context has cost.
+struct Forgotten {
+    messages: usize,
+    tokens: usize,
+}
+
+impl fmt::Display for Forgotten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.messages {
+            0 => write!(
+                f,
+                "[context full: the oldest {} tokens are forgotten, the rest is read again]",
+                self.tokens
+            ),
+            messages => write!(
+                f,
+                "[context full: the oldest {messages} messages are forgotten, {} tokens]",
+                self.tokens
+            ),
+        }
     }
 }
 

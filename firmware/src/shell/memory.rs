@@ -4,6 +4,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
+use embodios::sampler::origins;
+
 use super::Shell;
 use crate::loader::Mib;
 
@@ -55,7 +57,14 @@ pub fn status(shell: &mut Shell, _: &str) {
     if let Some(talker) = &shell.talker {
         let session = talker.conversation.session();
         let (used, all, seed) = (session.position(), session.context(), talker.conversation.sampling().seed);
-        shell.say(format_args!("conversation {used} of {all} tokens, seed {seed}"));
+        let (kv, template) = (session.kv(), talker.template());
+        shell.say(format_args!("conversation {used} of {all} tokens, seed {seed}, keys and values in {kv}"));
+        shell.say(format_args!("template     {template}"));
+        for (who, list) in origins(&shell.asked(), &shell.config.sampling) {
+            if !list.is_empty() {
+                shell.say(format_args!("sampling     {list} ({who})"));
+            }
+        }
     }
 }
 

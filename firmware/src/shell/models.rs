@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use core::fmt::Write;
 
 use embodios::gguf::Gguf;
+use embodios::sampler::Asked;
 use embodios::{Conversation, LoadError};
 
 use super::{Shell, Talker, sentence};
@@ -42,7 +43,7 @@ pub fn models(shell: &mut Shell, _: &str) {
                 let holds = |pieces: &[u64]| shell.platform.memory_holds(pieces);
                 let fits = Gguf::open(&*source.bytes)
                     .map_err(LoadError::from)
-                    .and_then(|gguf| loader::plan(&gguf, &source, shell.config.context, free, holds));
+                    .and_then(|gguf| loader::plan(&gguf, &source, shell.config.needs(), free, holds));
                 match fits {
                     Ok(Fit::Whole(context)) => format!("fits, context {context}"),
                     Ok(Fit::Less(context)) => format!("fits with a context of {context}"),
@@ -107,7 +108,7 @@ impl Shell<'_> {
         self.say(format_args!("Loading {}, {}", source.name, Mib(source.bytes.len())));
         let start = self.platform.nanos();
         let free = self.free_without_model();
-        let wanted = self.config.context;
+        let wanted = self.config.needs();
         let Some((opened, context)) = loader::check(&mut self.console, self.platform, source, wanted, free)
         else {
             return;
@@ -115,18 +116,25 @@ impl Shell<'_> {
         self.talker = None; // its memory is what the next one gets
         self.last = None;
         let before = self.platform.memory_free();
-        let loaded = loader::load(&mut self.console, self.platform, source, opened, context, self.level);
+        let loaded = loader::load(
+            &mut self.console,
+            self.platform,
+            source,
+            opened,
+            (context, self.config.kv),
+            self.level,
+        );
         let Some(Loaded { model, context }) = loaded else { return };
-        let sampling = self.sampling();
-        match Conversation::new(model, context, sampling) {
-            Ok(mut conversation) => {
-                conversation.set_system(self.config.system.clone());
+        let sampling = self.sampling(&Asked::by(model.metadata()));
+        match Conversation::with_kv(model, context, self.config.kv, sampling) {
+            Ok(conversation) => {
                 let bytes = before.saturating_sub(self.platform.memory_free());
                 let name = String::from(conversation.model().name());
                 for warning in conversation.model().warnings() {
                     self.say(sentence(warning));
                 }
                 self.talker = Some(Talker { file: source.name.clone(), bytes, conversation });
+                self.prepare();
                 let seconds = (self.platform.nanos() - start) as f64 / 1e9;
                 self.say(format_args!(
                     "{name} is loaded, with a context of {context} tokens, in {seconds:.1} s."

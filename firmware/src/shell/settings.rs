@@ -1,13 +1,19 @@
 //! set, reset: how the model answers.
 
-use alloc::string::ToString;
+use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 
 use embodios::Conversation;
-use embodios::sampler::Settings;
+use embodios::chat::{Specials, Template};
+use embodios::grammar::{Form, Grammar};
+use embodios::sampler::{Asked, Settings};
 
 use super::{Shell, Talker, capital, sentence};
-use crate::config::{self, KEYS, unquoted};
+use crate::config::{Config, Setting, Wanted, settings, unquoted};
+
+/// Larger than this a file is no grammar.
+const GRAMMAR_LIMIT: u64 = 256 * 1024;
 
 /// `set`, `set KEY`, `set KEY VALUE`.
 pub fn set(shell: &mut Shell, rest: &str) {
@@ -15,65 +21,159 @@ pub fn set(shell: &mut Shell, rest: &str) {
         Some((key, value)) => (key, value.trim_start().trim_start_matches('=').trim()),
         None => (rest, ""),
     };
+    let asked = shell.asked();
     if key.is_empty() {
-        for key in KEYS {
-            let value = (key.show)(&shell.config);
-            shell.say(format_args!("{:15} {value}", key.name));
+        for setting in settings() {
+            let value = setting.show(&shell.config, &asked);
+            shell.say(format_args!("{:18} {value}", setting.name()));
         }
         return;
     }
     if value.is_empty() {
-        return match config::key(key) {
-            Ok(key) => {
-                let now = (key.show)(&shell.config);
-                shell.say(format_args!("{} is {now}. It takes {}.", key.name, key.accepts));
+        return match Setting::named(key) {
+            Ok(setting) => {
+                let (name, now, accepts) =
+                    (setting.name(), setting.show(&shell.config, &asked), setting.accepts());
+                shell.say(format_args!("{name} is {now}. It takes {accepts}."));
             }
             Err(why) => shell.say(capital(why.to_string())),
         };
     }
     let before = shell.config.clone();
-    let key = match shell.config.set(key, &unquoted(value)) {
-        Ok(key) => key,
+    let setting = match shell.config.set(key, &unquoted(value)) {
+        Ok(setting) => setting,
         Err(why) => return shell.say(capital(why.to_string())),
     };
-    let value = (key.show)(&shell.config);
-    shell.say(format_args!("{} is {value}", key.name));
-    match key.name {
-        "ctx" if shell.config.context != before.context => shell.change_context(),
+    if shell.config.form != before.form && !shell.take_form() {
+        shell.config.form = before.form;
+        return;
+    }
+    let value = setting.show(&shell.config, &asked);
+    shell.say(format_args!("{} is {value}", setting.name()));
+    match setting.name() {
+        "ctx" | "kv" if (shell.config.context, shell.config.kv) != (before.context, before.kv) => {
+            shell.change_context(&before);
+        }
         "console" => shell.choose_console(),
         "model" => shell.say("`load NAME` loads a model now; this setting is for EMBODIOS.CFG."),
-        "system" => {
-            let system = shell.config.system.clone();
-            if let Some(talker) = &mut shell.talker {
-                talker.conversation.set_system(system);
-                talker.conversation.reset();
+        "system" | "template" => {
+            shell.prepare();
+            if shell.talker.is_some() {
                 shell.say("The conversation starts afresh with it.");
             }
         }
-        "speculate" => {} // the next answer asks for it
-        _ => {
-            let sampling = shell.sampling();
-            if let Some(talker) = &mut shell.talker {
-                talker.conversation.set_sampling(sampling);
+        "think" => {
+            shell.prepare_next();
+            let deaf = |talker: &Talker| !talker.conversation.template().switches_thinking();
+            if shell.config.thinking.is_some() && shell.talker.as_ref().is_some_and(deaf) {
+                shell.say("This model's template knows no such switch: it makes no difference.");
             }
         }
+        _ => shell.prepare_next(),
     }
 }
 
 /// `reset`.
 pub fn reset(shell: &mut Shell, _: &str) {
-    let sampling = shell.sampling();
-    let Some(talker) = shell.talker() else { return };
-    talker.conversation.reset();
-    talker.conversation.set_sampling(sampling); // from the beginning of the seed's sequence
+    if shell.talker().is_none() {
+        return;
+    }
+    shell.prepare_next(); // from the beginning of the seed's sequence
+    if let Some(talker) = &mut shell.talker {
+        talker.conversation.reset();
+    }
     shell.say("The conversation is forgotten.");
 }
 
 impl Shell<'_> {
-    /// The sampler's settings, with a seed.
-    pub fn sampling(&self) -> Settings {
+    /// What the model's file says about sampling.
+    pub fn asked(&self) -> Asked {
+        let file = |talker: &Talker| Asked::by(talker.conversation.model().metadata());
+        self.talker.as_ref().map_or_else(Asked::default, file)
+    }
+
+    /// The sampler's settings for a file that asks for these, with a seed.
+    pub fn sampling(&self, asked: &Asked) -> Settings {
         let seed = self.config.seed.unwrap_or_else(|| self.platform.random_seed());
-        Settings { seed, ..self.config.sampling }
+        Settings { seed, ..self.config.sampling.over(asked.settings) }
+    }
+
+    /// Tells the conversation all that is set: it starts afresh.
+    pub fn prepare(&mut self) {
+        let Some(talker) = &mut self.talker else { return };
+        let conversation = &mut talker.conversation;
+        conversation.set_system(self.config.system.clone());
+        let model = Arc::clone(conversation.model());
+        let named = |name: &String| Template::named(name, Specials::of(model.tokenizer()));
+        let template = self.config.template.as_ref().and_then(named);
+        conversation.set_template(template.unwrap_or_else(|| Arc::clone(model.template())));
+        self.take_form();
+        self.prepare_next();
+    }
+
+    /// Tells the conversation what is set about the next answers.
+    pub fn prepare_next(&mut self) {
+        let sampling = self.sampling(&self.asked());
+        let Some(talker) = &mut self.talker else { return };
+        let (conversation, config) = (&mut talker.conversation, &self.config);
+        conversation.set_sampling(sampling);
+        conversation.set_bias(config.bias.clone());
+        conversation.set_stops(config.stops.iter().cloned());
+        conversation.set_overflow(config.overflow);
+        conversation.set_speculation(config.speculation);
+        conversation.set_thinking(config.thinking);
+    }
+
+    /// Makes the wanted form of answers the conversation's; if it can't be, says why.
+    fn take_form(&mut self) -> bool {
+        let grammar = match self.grammar() {
+            Ok(grammar) => grammar,
+            Err(why) => {
+                self.say(sentence(why));
+                return false;
+            }
+        };
+        if let Some(talker) = &mut self.talker {
+            talker.conversation.set_grammar(grammar);
+        }
+        true
+    }
+
+    /// The grammar that is set, for the present model, or read without one.
+    fn grammar(&mut self) -> Result<Option<Arc<Grammar>>, String> {
+        let form = match &self.config.form {
+            None => return Ok(None),
+            Some(Wanted::Form(form)) => form.clone(),
+            Some(Wanted::File(name)) => {
+                let name = name.clone();
+                Form::Gbnf(self.read_grammar(&name)?)
+            }
+        };
+        let model = self.talker.as_ref().map(|talker| Arc::clone(talker.conversation.model()));
+        let tokenizer = model.as_ref().map(|model| model.tokenizer());
+        let (grammar, ignored) = form.grammar(tokenizer).map_err(|error| error.to_string())?;
+        if !ignored.is_empty() {
+            self.say(format_args!("The schema asks for what is not enforced: {}.", ignored.join(", ")));
+        }
+        Ok(Some(Arc::new(grammar)))
+    }
+
+    /// The text of a grammar on the card; `.gbnf` may be left out.
+    fn read_grammar(&mut self, name: &str) -> Result<String, String> {
+        let files = self.platform.files()?;
+        let same = |wanted: &str| files.iter().find(|file| file.name.eq_ignore_ascii_case(wanted));
+        let Some(file) = same(name).or_else(|| same(&format!("{name}.gbnf"))) else {
+            return Err(format!(
+                "there is no file `{name}` on the card, and a grammar has a rule `root ::= …`"
+            ));
+        };
+        if file.bytes > GRAMMAR_LIMIT {
+            return Err(format!("{} has {} bytes, which no grammar needs", file.name, file.bytes));
+        }
+        let mut bytes = alloc::vec![0; file.bytes as usize];
+        let source = self.platform.open(&file.name)?;
+        source.read_at(0, &mut bytes).map_err(|error| format!("{} can't be read: {error}", file.name))?;
+        String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", file.name))
     }
 
     /// Tells the board which console was chosen.
@@ -86,9 +186,9 @@ impl Shell<'_> {
         }
     }
 
-    /// Gives the model a cache of the new size. The weights stay where they are.
-    fn change_context(&mut self) {
-        let sampling = self.sampling();
+    /// Gives the model a cache of the new size or format. The weights stay where they are.
+    fn change_context(&mut self, before: &Config) {
+        let sampling = self.sampling(&self.asked());
         let Some(Talker { file, bytes, conversation }) = self.talker.take() else { return };
         let (model, old) = (Arc::clone(conversation.model()), conversation.session().context());
         let free = self.platform.memory_free();
@@ -100,20 +200,39 @@ impl Shell<'_> {
         if context < wanted {
             self.say(format_args!("The model was made for a context of {context} tokens, no more."));
         }
-        let made = Conversation::new(Arc::clone(&model), context, sampling).or_else(|error| {
+        let kv = self.config.kv;
+        if !kv.fits(model.spec()) {
+            let size = model.spec().head_size;
+            self.say(format_args!("Heads of {size} values can't be kept in {kv}: they are kept in f16."));
+        }
+        let made = Conversation::with_kv(Arc::clone(&model), context, kv, sampling).or_else(|error| {
             self.say(sentence(error));
-            self.config.context = Some(old);
-            Conversation::new(model, old, sampling)
+            (self.config.context, self.config.kv) = (Some(old), before.kv);
+            Conversation::with_kv(model, old, before.kv, sampling)
         });
         match made {
-            Ok(mut conversation) => {
-                conversation.set_system(self.config.system.clone());
+            Ok(conversation) => {
                 let context = conversation.session().context();
                 let bytes = weights + free_now.saturating_sub(self.platform.memory_free());
                 self.talker = Some(Talker { file, bytes, conversation });
+                self.prepare();
                 self.say(format_args!("The conversation starts afresh, with a context of {context} tokens."));
             }
             Err(error) => self.say(sentence(error)),
+        }
+    }
+}
+
+impl Talker {
+    /// The template in use, in words.
+    pub fn template(&self) -> String {
+        let template = self.conversation.template();
+        match template.name() {
+            None => "the model's own".into(),
+            Some(name) if Arc::ptr_eq(template, self.conversation.model().template()) => {
+                format!("{name}, since the file has none that can be used")
+            }
+            Some(name) => format!("{name}, as set"),
         }
     }
 }

@@ -213,14 +213,14 @@ fn a_model_that_does_not_fit_leaves_the_present_one() {
 fn a_model_that_cannot_run_leaves_the_present_one_and_its_conversation() {
     let good = tiny();
     let mut bad = good.clone();
-    // The type of a tensor follows its name, the number of its sizes and two sizes: IQ4_NL, which does not run.
+    // The type of a tensor follows its name, the number of its sizes and two sizes: Q8_1, which no file has.
     let name = b"blk.0.attn_q.weight";
     let at = bad.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4 + 16;
-    bad[at] = 20;
+    bad[at] = 9;
     let files: &[(&'static str, &[u8])] = &[("bad.gguf", &bad), ("good.gguf", &good)];
     let text =
         play(files, "good.gguf\rset temperature 0\rset limit 8\rhello\rload bad.gguf\rstatus\rand now\r");
-    assert!(after(&text, "load bad.gguf").contains("has the type IQ4_NL, which is not supported"), "{text}");
+    assert!(after(&text, "load bad.gguf").contains("has the type Q8_1, which is not supported"), "{text}");
     assert!(after(&text, "status").contains("good.gguf"), "{text}");
     assert!(after(&text, "and now").contains(" kept)"), "the conversation goes on: {text}");
 }
@@ -302,13 +302,93 @@ fn a_text_longer_than_the_context_is_refused_with_numbers() {
 }
 
 #[test]
+fn answers_obey_a_grammar_a_schema_or_json_until_it_is_switched_off() {
+    let abc = b"root ::= \"ab\" \"c\"+ \"!\"\n";
+    let text = play(
+        &[("tiny.gguf", &tiny()), ("abc.gbnf", abc)],
+        "set temperature 0\rset limit 40\rset grammar abc\rhello\rset json {\"enum\": [\"yes\", \"no\"]}\rhello you\r\
+         set json off\rset grammar root ::= (\rset grammar nothing.gbnf\rset json {\"type\": 3}\rset json\rset\r",
+    );
+    assert_eq!(after(&text, "set grammar abc"), "grammar is abc");
+    assert!(after(&text, "hello").starts_with("abc"), "{text}");
+    let answer = after(&text, "hello you");
+    assert!(answer.starts_with("\"yes\"") || answer.starts_with("\"no\""), "{text}");
+    assert!(after(&text, "set grammar root ::= (").contains("Line 1, column"), "{text}");
+    assert!(after(&text, "set grammar nothing.gbnf").contains("no file `nothing.gbnf`"), "{text}");
+    assert!(!after(&text, "set json {\"type\": 3}").contains("json is"), "{text}");
+    assert!(after(&text, "set json").starts_with("json is off."), "what is wrong changes nothing: {text}");
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_before_it() {
+    let text = chat("hello\rreset\rset stop \"e\"\rhello\rset stop off\r");
+    let (first, second) = text.rsplit_once("> hello\r\n").unwrap();
+    let answer = after(first, "hello").split("\r\n").next().unwrap().to_string();
+    assert!(answer.contains('e'), "the test needs an answer with an e: {answer}");
+    assert!(second.starts_with(answer.split('e').next().unwrap()), "{second}");
+    assert!(second.contains("stop string]"), "{second}");
+    assert!(after(&text, "set stop off").starts_with("stop is off"));
+}
+
+#[test]
+fn a_full_context_forgets_the_oldest_and_says_so_or_ends_the_answer() {
+    let script = "set ctx 96\rset limit 80\rhello\rand you\rand then\r";
+    let text = chat(script);
+    assert!(text.contains("[context full: the oldest "), "{text}");
+    assert!(!text.contains("context full]"), "{text}");
+    let text = chat(&format!("set context_shift off\r{script}"));
+    assert!(text.contains("; context full]") && text.contains("`set context_shift on`"), "{text}");
+    assert!(!text.contains("[context full:"), "{text}");
+}
+
+#[test]
+fn keys_and_values_in_8_bits_take_about_half_and_heads_that_do_not_fit_keep_16() {
+    // The tiny model's heads have 16 values: no block of 32.
+    let text = chat("set kv q8_0\rstatus\rhello\r");
+    assert!(after(&text, "set kv q8_0").contains("are kept in f16"), "{text}");
+    assert!(after(&text, "status").contains("keys and values in f16"), "{text}");
+    let sizes = embodios::synth::Sizes { embedding: 128, feed_forward: 96, layers: 1 };
+    let model = embodios::synth::sized(1, embodios::quant::by_name("Q8_0").unwrap(), sizes);
+    let text = play(&[("m.gguf", &model)], "mem\rset kv q8_0\rmem\rset temperature 0\rset limit 5\rhello\r");
+    let kib = |text: &str| -> f64 {
+        let line = text.split("keys and values: ").nth(1).unwrap();
+        line.split(" KiB").next().unwrap().parse().unwrap()
+    };
+    let (before, now) = text.split_once("set kv q8_0\r\n").unwrap();
+    let part = kib(now) / kib(before);
+    assert!((0.5..0.56).contains(&part), "{part}: {text}");
+    assert!(after(&text, "hello").contains("[prefill "), "{text}");
+}
+
+#[test]
+fn the_template_and_thinking_are_set_and_shown() {
+    let text = chat(
+        "status\rset template alpaca\rstatus\rhello\rset template klingon\rset think off\rset template auto\r",
+    );
+    assert!(after(&text, "status").contains("template     the model's own"), "{text}");
+    assert!(after(&text, "set template alpaca").contains("starts afresh"), "{text}");
+    let now = text.split("set template alpaca").nth(1).unwrap();
+    assert!(after(now, "status").contains("template     alpaca, as set"), "{text}");
+    assert!(after(&text, "hello").contains("[prefill "), "{text}");
+    assert!(after(&text, "set template klingon").contains("it takes `auto`"), "{text}");
+    assert!(after(&text, "set think off").contains("knows no such switch"), "{text}");
+}
+
+#[test]
+fn before_loading_a_line_says_what_a_model_needs_and_how_much_context_fits() {
+    let text = play(&[("tiny.gguf", &tiny())], "");
+    assert!(text.contains("[weights ") && text.contains(" f16 keys and values "), "{text}");
+    assert!(text.contains("free: at most 512 tokens]"), "{text}");
+}
+
+#[test]
 fn settings_are_shown_changed_and_corrected() {
     let text = chat(
         "set\rset temprature 1\rset top_k lots\rset colour red\rset top-p\rset seed=9\rset ctx 64\rset system \"Be brief.\"\rstatus\r",
     );
     let all = after(&text, "set");
-    for key in config::KEYS {
-        assert!(all.contains(&format!("{:15} ", key.name)), "{}: {all}", key.name);
+    for setting in config::settings() {
+        assert!(all.contains(&format!("{:18} ", setting.name())), "{}: {all}", setting.name());
     }
     assert_eq!(
         after(&text, "set temprature 1"),
