@@ -18,11 +18,12 @@ const SHAPES: [(&str, usize); 5] = [("one", 1), ("two", 2), ("four", 4), ("eight
 /// Vectors of quants in a block of a quad once unpacked: 4 rows × 32 columns, 16 a vector.
 const UNPACKED: usize = 8;
 /// Kernels of floats, beside those.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     "embodios::ops::attention::blocks_neon::heads_blocks_neon::<",
     "embodios::ops::attention::blocks_neon::scores_dotprod::<",
     "embodios::ops::attention::blocks_neon::scores_neon::<",
     "embodios::ops::attention::neon::heads_neon::<",
+    "embodios::ops::dot::dot_bf16_neon",
     "embodios::ops::dot::dot_neon",
     "embodios::ops::dot::dot_half_neon",
     "embodios::ops::dot::to_half_neon",

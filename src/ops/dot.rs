@@ -44,6 +44,17 @@ pub fn dot_half(level: Level, half: &[u16], b: &[f32]) -> f32 {
     }
 }
 
+/// The dot product with bfloat16 (the upper half of an f32) on one side.
+#[inline]
+pub fn dot_bf16(level: Level, upper: &[u16], b: &[f32]) -> f32 {
+    match level {
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: the level proves the instructions.
+        Level::Neon(_) | Level::Dotprod(_) => unsafe { dot_bf16_neon(upper, b) },
+        _ => dot_bf16_plain(level, upper, b),
+    }
+}
+
 /// Rounds to binary16, ties to even; what is too large becomes infinite, a NaN keeps the front of its payload.
 #[inline]
 pub fn to_half(level: Level, halves: &mut [u16], floats: &[f32]) {
@@ -58,6 +69,7 @@ pub fn to_half(level: Level, halves: &mut [u16], floats: &[f32]) {
 compiled_twice! {
     fn dot_plain(a: &[f32], b: &[f32]) -> f32 = dot_body;
     fn dot_half_plain(half: &[u16], b: &[f32]) -> f32 = dot_half_body;
+    fn dot_bf16_plain(upper: &[u16], b: &[f32]) -> f32 = dot_bf16_body;
     fn to_half_plain(halves: &mut [u16], floats: &[f32]) = to_half_body;
 }
 
@@ -83,6 +95,25 @@ fn dot_half_body<M: Fused>(half: &[u16], b: &[f32]) -> f32 {
     }
     for (lane, (half, b)) in lanes.iter_mut().zip(half_rest.iter().zip(b_rest)) {
         *lane = M::madd(half::f16::from_bits(*half).to_f32(), *b, *lane);
+    }
+    sum_lanes(lanes)
+}
+
+/// A bfloat16 as f32.
+#[inline(always)]
+pub fn widen_bf16(upper: u16) -> f32 {
+    f32::from_bits(u32::from(upper) << 16)
+}
+
+#[inline(always)]
+fn dot_bf16_body<M: Fused>(upper: &[u16], b: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let ((upper_whole, upper_rest), (b_whole, b_rest)) = (upper.as_chunks(), b.as_chunks());
+    for (upper, b) in upper_whole.iter().zip(b_whole) {
+        lanes = M::madd8(upper.map(widen_bf16), *b, lanes);
+    }
+    for (lane, (upper, b)) in lanes.iter_mut().zip(upper_rest.iter().zip(b_rest)) {
+        *lane = M::madd(widen_bf16(*upper), *b, *lane);
     }
     sum_lanes(lanes)
 }
@@ -130,6 +161,21 @@ fn dot_half_neon(half: &[u16], b: &[f32]) -> f32 {
         high,
         half_rest.iter().zip(b_rest).map(|(half, b)| (half::f16::from_bits(*half).to_f32(), *b)),
     )
+}
+
+#[cfg(target_arch = "aarch64")]
+#[inline(never)] // so that its machine code has a name, which a test looks up
+#[target_feature(enable = "neon")]
+fn dot_bf16_neon(upper: &[u16], b: &[f32]) -> f32 {
+    let ((upper_whole, upper_rest), (b_whole, b_rest)) = (upper.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let (mut low, mut high) = (vdupq_n_f32(0.0), vdupq_n_f32(0.0));
+    for (upper, b) in upper_whole.iter().zip(b_whole) {
+        // SAFETY: each chunk is eight values long.
+        let (a, b) = unsafe { (neon::load_bf16_pair(upper.as_ptr()), neon::load_floats_pair(b.as_ptr())) };
+        low = vfmaq_f32(low, a.0, b.0);
+        high = vfmaq_f32(high, a.1, b.1);
+    }
+    sum_neon(low, high, upper_rest.iter().zip(b_rest).map(|(upper, b)| (widen_bf16(*upper), *b)))
 }
 
 /// Adds what is left behind the last whole chunk to its lanes, and sums them.
@@ -192,9 +238,12 @@ mod tests {
             let (a, b): (Vec<f32>, Vec<f32>) = values.into_iter().unzip();
             let halves: Vec<u16> = a.iter().map(|&a| half::f16::from_f32(a).to_bits()).collect();
             let widened: Vec<f32> = halves.iter().map(|&half| half::f16::from_bits(half).to_f32()).collect();
+            let upper: Vec<u16> = a.iter().map(|&a| (a.to_bits() >> 16) as u16).collect();
+            let cut: Vec<f32> = a.iter().map(|&a| f32::from_bits(a.to_bits() & 0xffff_0000)).collect();
             for level in levels() {
                 prop_assert_eq!(dot(level, &a, &b).to_bits(), defined(&a, &b).to_bits(), "{}", level);
                 prop_assert_eq!(dot_half(level, &halves, &b).to_bits(), defined(&widened, &b).to_bits(), "{}", level);
+                prop_assert_eq!(dot_bf16(level, &upper, &b).to_bits(), defined(&cut, &b).to_bits(), "{}", level);
             }
         }
 

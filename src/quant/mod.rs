@@ -146,7 +146,8 @@ impl core::fmt::Debug for Row {
 /// The formats that can be multiplied.
 pub static FORMATS: &[Row] = &[
     Row::of::<float::F32>(),
-    Row::of::<float::F16>(),
+    Row::of::<float::Shorts<float::F16>>(),
+    Row::of::<float::Shorts<float::Bf16>>(),
     Row::of::<q4_0::Q4_0>(),
     Row::of::<q4_1::Q4_1>(),
     Row::of::<q5_0::Q5_0>(),

@@ -180,6 +180,22 @@ pub unsafe fn load_half_pair(from: *const u16) -> (float32x4_t, float32x4_t) {
     (low, high)
 }
 
+/// Widens eight bfloat16 from any alignment.
+///
+/// # Safety
+/// 16 bytes at `from` must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn load_bf16_pair(from: *const u16) -> (float32x4_t, float32x4_t) {
+    let (low, high): (float32x4_t, float32x4_t);
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldr {low:q}, [{p}]", "shll2 {high:v}.4s, {low:v}.8h, #16", "shll {low:v}.4s, {low:v}.4h, #16",
+            low = out(vreg) low, high = out(vreg) high, p = in(reg) from,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    (low, high)
+}
+
 /// Widens sixteen binary16 from any alignment.
 ///
 /// # Safety

@@ -122,7 +122,7 @@ fn requantized(source: &dyn ByteSource, format: &'static Row) -> Result<Vec<u8>>
 }
 
 /// Corrects `general.file_type`, which nobody needs and many show. Source: GGUF specification, `general.file_type`:
-/// F32 0, F16 1, Q4_0 2, Q4_1 3, Q8_0 7.
+/// F32 0, F16 1, Q4_0 2, Q4_1 3, Q8_0 7, BF16 32.
 fn set_file_type(metadata: &mut [u8], format: &Row) {
     const KEY: &[u8] = b"\x11\0\0\0\0\0\0\0general.file_type\x04\0\0\0";
     let number: u32 = match format.name {
@@ -131,6 +131,7 @@ fn set_file_type(metadata: &mut [u8], format: &Row) {
         "Q4_0" => 2,
         "Q4_1" => 3,
         "Q8_0" => 7,
+        "BF16" => 32,
         _ => return,
     };
     if let Some(at) = metadata.windows(KEY.len()).position(|window| window == KEY) {
