@@ -4,8 +4,10 @@
 
 mod common;
 
+use embodios::KvFormat;
 use embodios::gguf::writer::Writer;
 use embodios::gguf::{Gguf, Metadata, Value};
+use embodios::model::budget::Budget;
 use embodios::source::Memory;
 use embodios::tokenizer::split::PreTokenizer;
 use embodios::tokenizer::{Tokenizer, TokenizerError, Utf8Stream};
@@ -164,6 +166,20 @@ fn a_hundred_kilobytes_without_a_space_are_merged_in_no_time() {
         assert_eq!(tokenizer.decode(&tokens, true), text.as_bytes());
     }
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn the_budget_has_room_for_the_vocabulary_and_not_much_more() {
+    let gguf = Gguf::open(&common::smollm2()).expect("a good header");
+    let arrays = gguf.metadata.iter().map(|(_, value)| match value {
+        Value::Strings(strings) => strings.byte_len() + 4 * strings.len(),
+        Value::Integers(integers) => 4 * integers.len(),
+        Value::Floats(floats) => 4 * floats.len(),
+        _ => 0,
+    });
+    let held = (arrays.sum::<usize>() + tokenizer().memory()) as u64;
+    let budget = Budget::of(&gguf, 512, KvFormat::F16).expect("a model that runs").tokenizer;
+    assert!(held <= budget && budget < held + held / 4, "{held} bytes held, {budget} reckoned");
 }
 
 #[test]

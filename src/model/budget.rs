@@ -32,16 +32,18 @@ impl Budget {
     }
 
     pub(crate) fn with_spec(gguf: &Gguf, spec: &Spec, context: usize, kv: KvFormat) -> Self {
-        let text = |key: &str| match gguf.metadata.opt_strings(key) {
-            // Strings once in the metadata and once, with tables, in the tokenizer.
-            Ok(Some(strings)) => 2 * (strings.byte_len() + 16 * strings.len()) as u64,
+        let text = |key: &str, copies: usize, each: usize| match gguf.metadata.opt_strings(key) {
+            Ok(Some(strings)) => (copies * strings.byte_len() + each * strings.len()) as u64,
             _ => 0,
         };
+        // Until the model is loaded the metadata are there too. Tokens: their text, its places in the file's spelling and
+        // as shown; type, score, hash table. Merges: their text, three numbers, hash table.
+        let tokenizer = text("tokenizer.ggml.tokens", 3, 37) + text("tokenizer.ggml.merges", 1, 28);
         Self {
             weights: gguf.tensors.iter().map(|info| info.bytes).sum(),
             cache: session::cache_bytes(spec, kv, context),
             scratch: session::scratch_bytes(spec, context),
-            tokenizer: text("tokenizer.ggml.tokens") + text("tokenizer.ggml.merges"),
+            tokenizer,
             context,
             kv: kv.for_model(spec),
         }
