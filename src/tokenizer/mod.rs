@@ -409,4 +409,40 @@ mod tests {
         assert_eq!(t.decode(&ids(&["▁a", "<0xC3>", "<0x0A>"]), false), b" a\xc3\n");
         assert_eq!(t.encode("a", true, false), [0, 0], "a start token though the file says no");
     }
+
+    #[test]
+    fn every_byte_of_a_vocabulary_may_be_wrong_without_a_panic() {
+        let texts = ["<unk>", "<s>", "</s>", "<0x0A>", "▁", "a", "b", "ab", "▁a", "é", "\n", "<|im_end|>"];
+        for model in MODELS {
+            let mut writer = Writer::new();
+            writer
+                .string("tokenizer.ggml.model", model)
+                .string("tokenizer.ggml.pre", "llama-bpe")
+                .strings("tokenizer.ggml.tokens", &texts)
+                .f32s("tokenizer.ggml.scores", &[-1.0; 12])
+                .i32s("tokenizer.ggml.token_type", &[2, 3, 3, 6, 1, 1, 1, 1, 1, 4, 1, 3])
+                .strings("tokenizer.ggml.merges", &["a b", "▁ a"])
+                .u32("tokenizer.ggml.bos_token_id", 1)
+                .u32("tokenizer.ggml.eos_token_id", 2)
+                .bool("tokenizer.ggml.add_bos_token", true)
+                .bool("tokenizer.ggml.add_space_prefix", true);
+            let good = writer.finish();
+            let opens = |file: &[u8]| {
+                let Ok(gguf) = Gguf::open(&Memory(file.to_vec().leak())) else { return false };
+                let Ok(t) = Tokenizer::from_metadata(&gguf.metadata) else { return false };
+                let tokens = t.encode("<s> ab é\n\n1234 <|im_end|>\u{1f600}", true, true);
+                t.decode(&tokens, true);
+                t.decode(&[0, u32::MAX], false);
+                true
+            };
+            assert!(opens(&good), "{model}");
+            for at in 0..good.len() {
+                for wrong in [0, 0x80, 0xff, good[at] ^ 1, good[at].wrapping_add(1)] {
+                    let mut file = good.clone();
+                    file[at] = wrong;
+                    opens(&file);
+                }
+            }
+        }
+    }
 }
