@@ -3,11 +3,12 @@
 mod common;
 
 use common::{leak, load};
-use embodios::gguf::kinds;
+use embodios::gguf::{Gguf, kinds};
 use embodios::grammar::{self, Grammar};
+use embodios::model::budget::Budget;
 use embodios::sampler::{Sampler, Settings};
 use embodios::speculate::Policy;
-use embodios::{Alone, Conversation, Level, Runtime, Session, Speculation, quant, synth};
+use embodios::{Alone, Conversation, KvFormat, Level, Runtime, Session, Speculation, quant, synth};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -16,6 +17,8 @@ struct Counting;
 thread_local! {
     /// Of this thread: the test harness has others.
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    /// Bytes that this thread has taken and not given back.
+    static BYTES: Cell<isize> = const { Cell::new(0) };
 }
 
 #[allow(unsafe_code)] // an allocator can't be written without
@@ -23,10 +26,12 @@ thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get() + layout.size() as isize);
         // SAFETY: the caller's layout, passed on.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.set(BYTES.get() - layout.size() as isize);
         // SAFETY: allocated above with the same layout.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -134,5 +139,38 @@ fn nor_do_all_filters_penalties_stop_strings_and_a_grammar() {
             ALLOCATIONS.get() - before
         };
         assert_eq!(taken(80), taken(4), "{settings:?}, {grammar:?}");
+    }
+}
+
+/// What is told before loading is what is taken: for every family (windows, experts), format of the cache and context.
+#[test]
+fn the_budget_is_what_a_session_takes() {
+    let format = kinds::KINDS.iter().find(|kind| kind.name == "Q8_0").unwrap();
+    // Heads of the tiny models are no whole blocks: these are, in layers with and without a window.
+    let gemma = synth::families::case("gemma3").unwrap();
+    let blocks =
+        synth::Case { shape: synth::Shape { head_size: 32, rope_width: 32, ..gemma.shape }, ..*gemma };
+    for case in synth::CASES.iter().chain([&blocks]) {
+        let file = leak(synth::Recipe::tiny(case, format, 1).plan().unwrap().file());
+        let model = load(file, Level::detect());
+        assert!(case.shape.head_size != 32 || KvFormat::Q8_0.fits(model.spec()), "{}", case.name);
+        for (name, kv) in KvFormat::ALL {
+            for context in [33, 200, 256].map(|context: usize| context.min(model.spec().context)) {
+                let budget = Budget::of(&Gguf::open(&file).unwrap(), context, kv).unwrap();
+                let before = BYTES.get();
+                let session = Session::with_kv(model.clone(), context, kv).unwrap();
+                let taken = (BYTES.get() - before) as u64;
+                let told = budget.cache + budget.scratch;
+                // A few words for each layer and buffer are not told.
+                let (least, most) = (told - told / 20, told + told / 50 + 4096);
+                assert!(
+                    (least..=most).contains(&taken),
+                    "{} {name} {context}: {taken}, told {told}",
+                    case.name
+                );
+                drop(session);
+                assert_eq!(BYTES.get(), before);
+            }
+        }
     }
 }
