@@ -3,33 +3,18 @@
 
 mod common;
 
-use common::{leak, load};
+use common::{Bytes, leak, load};
 use embodios::gguf::{Gguf, kinds::KINDS};
 use embodios::model::Opened;
 use embodios::model::families::{FAMILIES, RECOGNISED};
 use embodios::synth::{CASES, Case, Recipe, families};
-use embodios::{Alone, ByteSource, Level, ReadError, Runtime, Session};
+use embodios::{Alone, Level, Runtime, Session};
 
 const RUNTIME: Runtime<'_> = Runtime { pool: &Alone, nanos: &|| 0, stop: &|| false };
 
 fn tiny(case: &Case, format: &str) -> Vec<u8> {
     let format = KINDS.iter().find(|kind| kind.name == format).unwrap();
     Recipe::tiny(case, format, 1).plan().unwrap().file()
-}
-
-/// A file that is changed between two readings of it.
-struct Bytes<'a>(&'a [u8]);
-
-impl ByteSource for Bytes<'_> {
-    fn len(&self) -> u64 {
-        self.0.len() as u64
-    }
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
-        let past_end = ReadError::PastEnd { offset, wanted: buffer.len() as u64, len: self.len() };
-        let start = usize::try_from(offset).map_err(|_| past_end.clone())?;
-        buffer.copy_from_slice(self.0.get(start..start + buffer.len()).ok_or(past_end)?);
-        Ok(())
-    }
 }
 
 #[test]

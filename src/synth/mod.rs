@@ -211,7 +211,7 @@ impl Recipe {
             Norm::Rms => "attention.layer_norm_rms_epsilon",
             Norm::Layer => "attention.layer_norm_epsilon",
         };
-        file.f32(&key(epsilon), 1e-5);
+        file.f32(&key(epsilon), self.case.epsilon);
         for (name, value) in keys {
             match value {
                 Value::Float(value) => file.f32(&key(name), *value),

@@ -23,7 +23,7 @@ impl Published {
     /// The family with these sizes.
     pub fn case(&self) -> Option<Case> {
         let family = case(self.case)?;
-        Some(Case { shape: self.shape, tied: self.tied, tokenizer: self.tokenizer, ..*family })
+        Some(Case { shape: self.shape, tied: self.tied, tokenizer: self.tokenizer, epsilon: 1e-5, ..*family })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use embodios::quant::Row;
 use embodios::source::Memory;
-use embodios::{Level, LoadOptions, Model, Pool, Runtime, Session, digest};
+use embodios::{ByteSource, Level, LoadOptions, Model, Pool, ReadError, Runtime, Session, digest};
 use serde_json::Value as Json;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -93,6 +93,21 @@ pub fn on_threads<T>(threads: usize, body: impl FnOnce(&Runtime<'_>) -> T) -> T 
 /// A file that stays in memory for the rest of the test.
 pub fn leak(bytes: Vec<u8>) -> Memory {
     Memory(Box::leak(bytes.into_boxed_slice()))
+}
+
+/// A file that is changed between two readings of it.
+pub struct Bytes<'a>(pub &'a [u8]);
+
+impl ByteSource for Bytes<'_> {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        let past_end = ReadError::PastEnd { offset, wanted: buffer.len() as u64, len: self.len() };
+        let start = usize::try_from(offset).map_err(|_| past_end.clone())?;
+        buffer.copy_from_slice(self.0.get(start..start + buffer.len()).ok_or(past_end)?);
+        Ok(())
+    }
 }
 
 /// Loads a model with the kernels of a level.
