@@ -5,7 +5,7 @@
     python3 tools/oracle/mca.py target/aarch64-unknown-none/release/kernel8 > tools/oracle/mca.txt
 
 Needs llvm-objdump and llvm-mca of LLVM 22 (Debian: llvm-22; their version's suffix is LLVM=-22). Loops are the firmware's own,
-from its ELF file. A kernel's unit is 32 weights × 1 column. LLVM has no model of the Cortex-A76; neoverse-n1 is the same core
+from its ELF file. A kernel's unit is 32 weights × 1 column; of superblocks it includes making the scales. LLVM has no model of the Cortex-A76; neoverse-n1 is the same core
 for servers. Memory answers from L1 in these models, so a figure is what a core could do, not what the memory lets it.
 
 With a name, e.g. `sixteen_neon::<Q8_0>`, prints what that loop's cycles go to instead.
@@ -24,10 +24,18 @@ COLUMNS = {"one": 1, "two": 2, "four": 4, "eight": 8, "sixteen": 16}
 TILE, QUAD = 16, 4
 # Cycles a unit at most, by level: format -> (one column, sixteen columns).
 TARGETS = {
-    "neon": {"Q5_0": (9.0, 7.0), "Q5_1": (9.0, 7.0), "Q4_0": (7.5, 5.5), "Q4_1": (7.5, 5.5), "Q8_0": (9.0, 7.0)},
-    "dotprod": {"Q5_0": (4.0, 2.2), "Q5_1": (4.0, 2.2), "Q4_0": (3.3, 1.9), "Q4_1": (3.3, 1.9), "Q8_0": (3.3, 1.9)},
+    "neon": {
+        "Q4_0": (7.5, 5.5), "Q4_1": (7.5, 5.5), "Q8_0": (9.0, 7.0), "Q5_0": (9.0, 7.0), "Q5_1": (9.0, 7.0),
+        "Q4_K": (7.5, 7.0), "Q5_K": (9.0, 7.0), "Q6_K": (9.0, 7.0), "Iq4Nl": (7.5, 7.0),
+    },
+    "dotprod": {
+        "Q4_0": (3.3, 1.9), "Q4_1": (3.3, 1.9), "Q8_0": (3.3, 1.9), "Q5_0": (4.0, 2.2), "Q5_1": (4.0, 2.2),
+        "Q4_K": (4.0, 2.2), "Q5_K": (4.0, 2.2), "Q6_K": (4.0, 2.2), "Iq4Nl": (4.0, 2.2),
+    },
 }
-KERNEL = re.compile(r"quant::block32::(\w+)_(neon|dotprod)::<.*::(\w+)>$")
+# 32 weights of a row in a superblock.
+PARTS = 8
+KERNEL = re.compile(r"quant::(?:block32|superblock::kernels)::(\w+)_(neon|dotprod)::<.*::(\w+)>$")
 MULTIPLY = re.compile(r"^(sdot|[su]mu?l[al]l?\w*)\b")
 
 
@@ -59,6 +67,23 @@ def innermost(body):
     return max(texts, key=lambda loop: sum(bool(MULTIPLY.match(code)) for code in loop))
 
 
+# Turns of the loop that makes a format's scales, where there is one.
+SCALE_TURNS = {"Q6_K": 16, "Iq4Xs": 8}
+
+
+def scale_cycles(body, kind, cpu):
+    """Cycles of the function that makes the scales of a superblock of 16 rows, with its loop unrolled."""
+    plain = lambda code: not re.match(r"^(b|b\.\w+|cbn?z|tbn?z|ret|bl|udf|nop|adrp?)\b", code)
+    texts = [re.sub(r" <.*>", "", code) for _, code in body if plain(code)]
+    loop = []
+    if kind in SCALE_TURNS:
+        loops = [i for i, (a, code) in enumerate(body) if (j := re.match(r"^b\.ne\s+0x([0-9a-f]+)", code)) and int(j[1], 16) <= a]
+        last = loops[0]
+        first = (int(re.match(r"^b\.ne\s+0x([0-9a-f]+)", body[last][1])[1], 16) - body[0][0]) // 4
+        loop = [code for _, code in body[first:last] if plain(code)]
+    return cycles(texts, cpu) + (SCALE_TURNS.get(kind, 1) - 1) * (cycles(loop, cpu) if loop else 0)
+
+
 def simulate(loop, cpu, turns, *options):
     """What llvm-mca says of so many turns. The jump back is there as what counts down and jumps."""
     source = "top:\n" + "\n".join(loop) + "\nb.ne top\n"
@@ -77,6 +102,8 @@ def cycles(loop, cpu):
 
 def main():
     kernels = functions(sys.argv[1])
+    # Superblocks' scales are made by a function of their own, for 16 rows at once: no loop, or one that is unrolled.
+    scales = {kind: kernels.pop(("scales", "neon", kind)) for shape, _, kind in list(kernels) if shape == "scales"}
     order = list(COLUMNS)
     names = sorted(kernels, key=lambda name: (name[1] != "neon", order.index(name[0]), name[2]))
     if len(sys.argv) > 2:
@@ -95,6 +122,9 @@ def main():
         cpu, board = CPUS[level]
         turn = cycles(loop, cpu)
         unit = turn / (rows * columns)
+        if kind in scales:
+            # Once for eight parts of 16 rows, whatever the number of columns.
+            unit += scale_cycles(scales[kind], kind, cpu) / (PARTS * TILE * columns)
         targets = TARGETS[level].get(kind)
         target = targets[0 if columns == 1 else 1] if targets and columns in (1, 16) else None
         missed += target is not None and unit > target
