@@ -175,7 +175,19 @@ fn dot_bf16_neon(upper: &[u16], b: &[f32]) -> f32 {
         low = vfmaq_f32(low, a.0, b.0);
         high = vfmaq_f32(high, a.1, b.1);
     }
-    sum_neon(low, high, upper_rest.iter().zip(b_rest).map(|(upper, b)| (widen_bf16(*upper), *b)))
+    match upper_rest {
+        [] => sum_neon(low, high, core::iter::empty()),
+        _ => sum_bf16_rest_neon(low, high, upper_rest, b_rest),
+    }
+}
+
+/// Apart: few rows have a rest, and inlined its code would stand around the loop.
+#[cfg(target_arch = "aarch64")]
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "neon")]
+fn sum_bf16_rest_neon(low: float32x4_t, high: float32x4_t, upper: &[u16], b: &[f32]) -> f32 {
+    sum_neon(low, high, upper.iter().zip(b).map(|(upper, b)| (widen_bf16(*upper), *b)))
 }
 
 /// Adds what is left behind the last whole chunk to its lanes, and sums them.
