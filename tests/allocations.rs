@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{leak, load};
+use common::{fetched, leak, load, smollm2};
 use embodios::gguf::{Gguf, kinds};
 use embodios::grammar::{self, Grammar};
 use embodios::model::budget::Budget;
@@ -19,6 +19,8 @@ thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
     /// Bytes that this thread has taken and not given back.
     static BYTES: Cell<isize> = const { Cell::new(0) };
+    /// Most of those at once.
+    static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
 #[allow(unsafe_code)] // an allocator can't be written without
@@ -27,6 +29,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         BYTES.set(BYTES.get() + layout.size() as isize);
+        PEAK.set(PEAK.get().max(BYTES.get()));
         // SAFETY: the caller's layout, passed on.
         unsafe { System.alloc(layout) }
     }
@@ -172,5 +175,19 @@ fn the_budget_is_what_a_session_takes() {
                 assert_eq!(BYTES.get(), before);
             }
         }
+    }
+}
+
+/// Header and tokenizer included, and the header while the tokenizer is made from it.
+#[test]
+fn the_budget_is_what_loading_a_real_model_takes_at_most() {
+    let files = [Some(smollm2()), fetched("gemma-3-270m-q4_k_m.gguf")];
+    for file in files.into_iter().flatten() {
+        let budget = Budget::of(&Gguf::open(&file).unwrap(), 512, KvFormat::F16).unwrap();
+        let before = BYTES.get();
+        PEAK.set(before);
+        let model = load(file, Level::detect());
+        let (taken, told) = ((PEAK.get() - before) as u64, budget.weights + budget.tokenizer);
+        assert!(taken <= told && taken > told - told / 50, "{}: {taken}, told {told}", model.name());
     }
 }

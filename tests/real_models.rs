@@ -6,7 +6,7 @@ mod common;
 
 use common::{fetched, load, on_threads};
 use embodios::source::Memory;
-use embodios::{Level, Session};
+use embodios::{KvFormat, Level, Session};
 use serde_json::Value;
 
 /// A model and what was recorded of it.
@@ -93,7 +93,7 @@ fn logits_are_near(case: Case) {
 /// Two figures for how far from exact arithmetic: the mean difference of a token's negative log-likelihood, which is the
 /// difference of the perplexities' logarithms, and the mean of its magnitude. The first is a mean of some thousand noisy
 /// numbers, so llama.cpp's own can only be told from ours within its standard error; the second may be 5 % larger.
-fn perplexity_is_as_near(case: Case, most: usize) {
+fn perplexity_is_as_near(case: Case, kv: KvFormat, most: usize) {
     let golden = case.perplexity;
     let model = load(case.source, Level::detect());
     let text = include_str!("data/perplexity.txt");
@@ -103,9 +103,16 @@ fn perplexity_is_as_near(case: Case, most: usize) {
     let nll = |kind: &str| -> Vec<f64> {
         golden[kind]["nll"].as_array().unwrap().iter().map(float).take(tokens.len() - 1).collect()
     };
-    let (exact, peer) = (nll("f32"), nll("quantized"));
+    let (exact, peer) = (
+        nll("f32"),
+        nll(match kv {
+            KvFormat::F16 => "quantized",
+            KvFormat::Q8_0 => "quantized_q8_0",
+        }),
+    );
     let mut ours = Vec::new();
-    let mut session = Session::new(model, tokens.len()).unwrap();
+    let mut session = Session::with_kv(model, tokens.len(), kv).unwrap();
+    assert_eq!(session.kv(), kv);
     on_threads(2, |runtime| {
         session.feed_each(tokens, runtime, &mut |position, logits| {
             if let Some(&next) = tokens.get(position + 1) {
@@ -142,7 +149,13 @@ fn smollm2_logits_are_as_near_to_exact_arithmetic_as_those_of_llama_cpp() {
 
 #[test]
 fn smollm2_perplexity_is_as_near_to_exact_arithmetic_as_that_of_llama_cpp() {
-    perplexity_is_as_near(smollm2(), usize::MAX);
+    perplexity_is_as_near(smollm2(), KvFormat::F16, usize::MAX);
+}
+
+/// Beside llama.cpp with its q8_0 cache: both are further from exact arithmetic than with binary16.
+#[test]
+fn smollm2_perplexity_with_keys_and_values_in_8_bits_is_as_near_too() {
+    perplexity_is_as_near(smollm2(), KvFormat::Q8_0, 700);
 }
 
 #[test]
@@ -155,6 +168,6 @@ fn gemma3_logits_are_as_near_to_exact_arithmetic_as_those_of_llama_cpp() {
 #[test]
 fn gemma3_perplexity_is_as_near_to_exact_arithmetic_as_that_of_llama_cpp() {
     if let Some(case) = gemma3() {
-        perplexity_is_as_near(case, usize::MAX);
+        perplexity_is_as_near(case, KvFormat::F16, usize::MAX);
     }
 }

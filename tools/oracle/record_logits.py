@@ -8,7 +8,8 @@ writes logits_smollm2.json and perplexity_smollm2.json into the last folder (or 
 the exact reference:
 the same weights expanded to F32 in a temporary file, run with an F32 cache and without flash attention, so
 that neither weights nor activations nor keys and values are rounded. "quantized" is the file as it is, as
-llama.cpp runs it on a CPU: activations in 8 bits, an f16 cache; without flash attention as well.
+llama.cpp runs it on a CPU: activations in 8 bits, an f16 cache; without flash attention as well. "quantized_q8_0" (SmolLM2's
+perplexity only) is that with a q8_0 cache, which llama.cpp has with flash attention only.
 """
 
 import hashlib
@@ -61,10 +62,16 @@ def expanded(path, out):
     writer.close()
 
 
-def load(path, exact):
-    cache = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32, "flash_attn": False} if exact else {}
+CACHES = {
+    "f32": {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32, "flash_attn": False},
+    "f16": {},
+    "q8_0": {"type_k": llama_cpp.GGML_TYPE_Q8_0, "type_v": llama_cpp.GGML_TYPE_Q8_0, "flash_attn": True},
+}
+
+
+def load(path, cache):
     return llama_cpp.Llama(
-        str(path), n_ctx=2048, n_batch=512, n_threads=os.cpu_count(), logits_all=True, verbose=False, **cache
+        str(path), n_ctx=2048, n_batch=512, n_threads=os.cpu_count(), logits_all=True, verbose=False, **CACHES[cache]
     )
 
 
@@ -100,7 +107,7 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         whole = Path(temporary) / "f32.gguf"
         expanded(path, whole)
-        exact, quantized = load(whole, True), load(path, False)
+        exact, quantized = load(whole, "f32"), load(path, "f16")
         vocabulary = exact.n_vocab()
         rng = random.Random(20250207)
         sample = sorted(rng.sample(range(vocabulary), SAMPLE))
@@ -130,7 +137,10 @@ def main():
         tokens = exact.tokenize(words, add_bos=True, special=False)
         assert 1100 <= len(tokens) <= 2000, len(tokens)
         record = about | {"text": text.name, "text_sha256": hashlib.sha256(words).hexdigest(), "tokens": tokens}
-        for name, model in (("f32", exact), ("quantized", quantized)):
+        models = [("f32", exact), ("quantized", quantized)]
+        if model_name == "smollm2":
+            models.append(("quantized_q8_0", load(path, "q8_0")))
+        for name, model in models:
             losses = negative_log_likelihoods(model, tokens)
             record[name] = {
                 "perplexity": round(float(np.exp(losses.mean())), 6),

@@ -34,23 +34,30 @@ pub struct Args {
 /// A board that is sold.
 struct Board {
     name: &'static str,
-    gib: u64,
+    /// Stretches of RAM that a model can have, in MiB: no piece of it can lie in two.
+    stretches: &'static [u64],
 }
+
+/// Of a board's first stretch, what image, stacks and the heap for small things (32 MiB) keep, rounded up, in MiB.
+const KERNEL: u64 = 52;
+/// The first gigabyte of a Pi 4, without VideoCore's 76 MiB, which are at its end.
+const PI4: u64 = 1024 - 76 - KERNEL;
+/// The first gigabyte of a Pi 5, without VideoCore's 4 MiB, which are at its end.
+const PI5: u64 = 1024 - 4 - KERNEL;
+/// The rest below a Pi 4's peripherals, which hide the last 64 MiB of the first 4 GiB.
+const PI4_REST: u64 = 3072 - 64;
 
 /// All of them.
 const BOARDS: &[Board] = &[
-    Board { name: "pi4-1g", gib: 1 },
-    Board { name: "pi4-2g", gib: 2 },
-    Board { name: "pi4-4g", gib: 4 },
-    Board { name: "pi4-8g", gib: 8 },
-    Board { name: "pi5-2g", gib: 2 },
-    Board { name: "pi5-4g", gib: 4 },
-    Board { name: "pi5-8g", gib: 8 },
-    Board { name: "pi5-16g", gib: 16 },
+    Board { name: "pi4-1g", stretches: &[PI4] },
+    Board { name: "pi4-2g", stretches: &[PI4, 1024] },
+    Board { name: "pi4-4g", stretches: &[PI4, PI4_REST] },
+    Board { name: "pi4-8g", stretches: &[PI4, PI4_REST, 4096] },
+    Board { name: "pi5-2g", stretches: &[PI5, 1024] },
+    Board { name: "pi5-4g", stretches: &[PI5, 3072] },
+    Board { name: "pi5-8g", stretches: &[PI5, 7168] },
+    Board { name: "pi5-16g", stretches: &[PI5, 15_360] },
 ];
-
-/// Of that, what VideoCore's firmware (76 MiB as it comes) and the kernel keep, rounded up.
-const RESERVED: u64 = 128 << 20;
 
 impl Board {
     fn named(name: &str) -> Result<&'static Self> {
@@ -60,9 +67,46 @@ impl Board {
         })
     }
 
-    /// Bytes that model and session can have.
+    /// MiB that model and session can have.
     fn free(&self) -> u64 {
-        (self.gib << 30) - RESERVED
+        self.stretches.iter().sum()
+    }
+
+    /// Whether it holds a model: weights, keys, values and the rest are a piece each and go where there is room first, as
+    /// the firmware's allocator has it.
+    fn holds(&self, budget: &Budget) -> bool {
+        let half = budget.cache.div_ceil(2);
+        let mut free: Vec<u64> = self.stretches.iter().map(|stretch| stretch << 20).collect();
+        [budget.weights, half, half, budget.scratch, budget.tokenizer].into_iter().all(|piece| {
+            let place = free.iter_mut().find(|free| **free >= piece);
+            place.map(|free| *free -= piece).is_some()
+        })
+    }
+
+    /// The largest context that it holds, up to what the model was made for; 0 for none.
+    fn largest_context(&self, gguf: &Gguf, kv: KvFormat, most: usize) -> Result<usize> {
+        let holds =
+            |context| -> Result<bool> { Ok(self.holds(&Budget::of(gguf, context, kv).map_err(host::said)?)) };
+        if holds(most)? {
+            return Ok(most);
+        }
+        let (mut few, mut many) = (0, most);
+        while many - few > 1 {
+            let middle = few + (many - few) / 2;
+            if holds(middle)? { few = middle } else { many = middle }
+        }
+        Ok(few)
+    }
+
+    /// Its free memory in words.
+    fn memory(&self) -> String {
+        let stretches = self.stretches.iter().map(u64::to_string).collect::<Vec<_>>();
+        let in_all = self.free();
+        if let [_] = self.stretches {
+            format!("{in_all} MiB")
+        } else {
+            format!("{in_all} MiB in stretches of {}", stretches.join(" and "))
+        }
     }
 }
 
@@ -121,9 +165,9 @@ pub fn run(args: &Args) -> Result<()> {
             [budget.weights, budget.cache, budget.scratch, budget.tokenizer, budget.total()].map(mib);
         println!("  {context:7}  {weights:7}  {cache:6}  {scratch:7}  {tokenizer:9}  {total:6}");
     }
-    println!("\nboards ({} MiB set aside for firmware and kernel)", mib(RESERVED));
+    println!("\nboards (what firmware and kernel keep is not counted)");
     for board in BOARDS {
-        match Budget::largest_context(&gguf, args.kv, board.free()).map_err(host::said)? {
+        match board.largest_context(&gguf, args.kv, spec.context)? {
             0..CONTEXT_LEAST => println!("  {:8} does not hold it", board.name),
             context if context == spec.context => {
                 println!("  {:8} holds it with its whole context", board.name)
@@ -141,42 +185,40 @@ const CONTEXT_LEAST: usize = 256;
 fn judge(gguf: &Gguf, board: &Board, args: &Args) -> Result<()> {
     let spec = families::spec(gguf).map_err(host::said)?;
     let context = args.ctx.unwrap_or(spec.context);
-    ensure!(context <= spec.context, "the model was made for a context of {} tokens", spec.context);
-    let Budget { weights, cache, scratch, tokenizer, kv, .. } =
-        Budget::of(gguf, context, args.kv).map_err(host::said)?;
-    let total = weights + cache + scratch + tokenizer;
-    println!(
-        "{}: {} MiB free for a model, {} set aside for firmware and kernel",
-        board.name,
-        mib(board.free()),
-        mib(RESERVED)
+    ensure!(
+        (1..=spec.context).contains(&context),
+        "the model was made for a context of 1 to {} tokens",
+        spec.context
     );
+    let budget = Budget::of(gguf, context, args.kv).map_err(host::said)?;
+    let Budget { weights, cache, scratch, tokenizer, kv, .. } = budget;
+    println!("{}: {} free for a model", board.name, board.memory());
     println!(
         "needed for a context of {context} tokens: {} MiB: weights {}, {kv} keys and values {}, scratch {}, tokenizer {}",
-        mib(total),
+        mib(budget.total()),
         mib(weights),
         mib(cache),
         mib(scratch),
         mib(tokenizer)
     );
-    let mut most = 0;
+    let mut best = (0, "");
     for (name, kv) in KvFormat::ALL {
-        let largest = Budget::largest_context(gguf, kv, board.free()).map_err(host::said)?;
         if kv.fits(&spec) {
+            let largest = board.largest_context(gguf, kv, spec.context)?;
             println!("largest context with keys and values in {name}: {largest} tokens");
-            most = most.max(largest);
+            best = best.max((largest, name));
         }
     }
-    if total <= board.free() {
+    if board.holds(&budget) {
         println!("{} holds it", board.name);
         return Ok(());
     }
-    let larger = BOARDS.iter().find(|board| total <= board.free()).map(|board| board.name);
+    let larger = BOARDS.iter().find(|board| board.holds(&budget)).map(|board| board.name);
     let larger = larger.map_or(String::new(), |name| format!("; {name} holds it as it is"));
-    match most {
-        0..CONTEXT_LEAST => bail!("{} does not hold it: choose a smaller file{larger}", board.name),
-        most => bail!(
-            "{} does not hold it with that context: at most {most} tokens, perhaps with --kv q8_0{larger}",
+    match best {
+        (0..CONTEXT_LEAST, _) => bail!("{} does not hold it: choose a smaller file{larger}", board.name),
+        (most, name) => bail!(
+            "{} does not hold it with that context: at most {most} tokens, with --kv {name}{larger}",
             board.name
         ),
     }
@@ -209,5 +251,34 @@ fn value_shown(value: &Value) -> String {
         Value::Integers(array) => some(array.iter().take(8).map(u32::to_string).collect(), array.len()),
         Value::Floats(array) => some(array.iter().take(8).map(f32::to_string).collect(), array.len()),
         Value::Skipped(len) => format!("{len} values of another kind"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(weights: u64, cache: u64) -> Budget {
+        Budget {
+            weights: weights << 20,
+            cache: cache << 20,
+            scratch: 8 << 20,
+            tokenizer: 0,
+            context: 1,
+            kv: KvFormat::F16,
+        }
+    }
+
+    #[test]
+    fn a_board_holds_no_piece_that_is_longer_than_its_stretches_of_memory() {
+        let holds = |name, weights, cache| Board::named(name).unwrap().holds(&budget(weights, cache));
+        assert!(holds("pi4-1g", 800, 80));
+        assert!(!holds("pi4-1g", 800, 90), "800 + 90 + 8 of 896");
+        assert!(holds("pi4-2g", 1024, 800), "the second gigabyte is whole");
+        assert!(!holds("pi4-2g", 1025, 1), "the first is not, and they are apart");
+        assert!(holds("pi4-2g", 880, 1022), "a half of keys and values in the second with the other");
+        assert!(holds("pi4-8g", 4096, 3000) && !holds("pi4-8g", 4097, 1));
+        assert!(holds("pi5-16g", 14_000, 1300));
+        assert!(Board::named("pi4-3g").err().unwrap().to_string().contains("pi4-2g"));
     }
 }
