@@ -190,6 +190,16 @@ fn sum_bf16_rest_neon(low: float32x4_t, high: float32x4_t, upper: &[u16], b: &[f
     sum_neon(low, high, upper.iter().zip(b).map(|(upper, b)| (widen_bf16(*upper), *b)))
 }
 
+/// Fewer than eight products, each added to its lane. A function of its own: rows of whole chunks have none.
+#[cfg(target_arch = "aarch64")]
+#[cold]
+#[inline(never)]
+fn add_rest(lanes: &mut [f32; LANES], rest: impl Iterator<Item = (f32, f32)>) {
+    for (lane, (a, b)) in lanes.iter_mut().zip(rest) {
+        *lane = crate::simd::fused::Soft::madd(a, b, *lane);
+    }
+}
+
 /// Adds what is left behind the last whole chunk to its lanes, and sums them.
 #[cfg(target_arch = "aarch64")]
 #[inline]
@@ -206,9 +216,7 @@ fn sum_neon(low: float32x4_t, high: float32x4_t, rest: impl ExactSizeIterator<It
         neon::store_floats(lanes.as_mut_ptr(), low);
         neon::store_floats(lanes.as_mut_ptr().add(4), high);
     }
-    for (lane, (a, b)) in lanes.iter_mut().zip(rest) {
-        *lane = crate::simd::fused::Soft::madd(a, b, *lane);
-    }
+    add_rest(&mut lanes, rest);
     sum_lanes(lanes)
 }
 
