@@ -149,6 +149,20 @@ impl Here {
         format!("digest {digest:016x} of the logits after {} tokens", tokens.len())
     }
 
+    /// The greedy continuation of a text.
+    fn completion(&self, text: &str, limit: usize) -> String {
+        let greedy = Settings { temperature: 0.0, ..Settings::default() };
+        let mut conversation = Conversation::new(Arc::clone(&self.model), 512, greedy).unwrap();
+        let mut whole = String::new();
+        let mut keep = |event: Event<'_>| {
+            if let Event::Text(piece) = event {
+                whole.push_str(piece);
+            }
+        };
+        self.threads.with(|runtime| conversation.complete(text, limit, runtime, &mut keep)).unwrap();
+        whole
+    }
+
     /// The greedy answers to turns of a conversation.
     fn answers(&self, turns: &[&str], limit: usize) -> Vec<String> {
         let greedy = Settings { temperature: 0.0, ..Settings::default() };
@@ -379,6 +393,51 @@ fn smollm2_handed_over_in_memory_has_the_hosts_logits() {
     rig.holds(&banner, "is loaded");
     let answer = rig.ask_within("digest Good morning", LATER);
     rig.holds(&answer, &digest);
+}
+
+#[test]
+fn gemma_3_continues_a_text_as_on_the_pc() {
+    let model = models::named(models::GEMMA).expect("it is in the catalog");
+    if !model.is_here() {
+        println!("SKIPPED: {} is not here: `cargo embodi models fetch {}`", model.name, model.name);
+        return;
+    }
+    let here = Here::new(fs::read(model.path()).unwrap());
+    let (text, limit) = ("The first ten prime numbers are 2, 3, 5,", 8);
+    let expected = here.completion(text, limit);
+    let mut rig = Rig::boot_with(None, |machine| machine.with_initrd(&model.path()));
+    let banner = rig.board.prompt(LATER);
+    let banner = rig.check(banner);
+    rig.holds(&banner, "is loaded");
+    rig.holds(&banner, "keys and values");
+    rig.holds(&banner, "The model has no chat template");
+    rig.ask("set temperature 0");
+    rig.ask(&format!("set limit {limit}"));
+    let answer = rig.ask_within(&format!("infer {text}"), LATER);
+    assert_eq!(without_summary(&answer).trim(), expected.trim(), "{}", rig.board.transcript());
+}
+
+#[test]
+fn answers_on_the_board_obey_a_grammar_from_the_card_and_a_schema_and_end_at_a_stop_string() {
+    let grammar = "root ::= \"the \" [a-f]+ \".\"\n";
+    let mut rig = Rig::boot(&tiny_card().with_bytes("short.gbnf", grammar), "");
+    rig.prompt();
+    rig.answers("set grammar short", "grammar is short");
+    let answer = rig.ask("hello");
+    let answer = without_summary(&answer);
+    let inner = answer.strip_prefix("the ").unwrap_or_else(|| panic!("{answer}"));
+    assert!(inner.trim_end_matches('.').bytes().all(|byte| (b'a'..=b'f').contains(&byte)), "{answer}");
+    rig.answers("set json {\"enum\": [3]}", "json is");
+    assert_eq!(without_summary(&rig.ask("hello")), "3", "{}", rig.board.transcript());
+    rig.answers("set json off", "json is off");
+    rig.answers("set grammar root ::= [a", "of the grammar");
+    rig.answers("set template alpaca", "afresh");
+    rig.answers("status", "alpaca, as set");
+    // A full context forgets the oldest, in a line of its own.
+    rig.answers("set ctx 96", "96 tokens");
+    rig.ask("set limit 60");
+    let answers = [rig.ask("hello"), rig.ask("and more"), rig.ask("and then")].concat();
+    rig.holds(&answers, "[context full: the oldest ");
 }
 
 #[test]

@@ -15,6 +15,9 @@ use std::process::Command;
 /// The model that `run` takes when it is not told otherwise.
 pub const DEFAULT: &str = "smollm2-135m-instruct";
 
+/// The model that tests take for one of another family, tokenizer and mixture of formats.
+pub const GEMMA: &str = "gemma-3-270m";
+
 /// List the models of the catalog, fetch one, or make one of another weight format.
 #[derive(clap::Args)]
 pub struct Args {

@@ -74,14 +74,23 @@ pub enum Step {
     User,
     /// The default model.
     Model,
+    /// Gemma 3 270M, whose own terms apply. Tests that need it are skipped without it.
+    Gemma,
     /// What llama.cpp ships to judge tokenizers and templates by. Tests that need it are skipped without it.
     Reference,
 }
 
 impl Step {
     /// In the order in which they are wanted.
-    pub const ALL: [Self; 6] =
-        [Self::BoardTarget, Self::TestTarget, Self::System, Self::User, Self::Model, Self::Reference];
+    pub const ALL: [Self; 7] = [
+        Self::BoardTarget,
+        Self::TestTarget,
+        Self::System,
+        Self::User,
+        Self::Model,
+        Self::Gemma,
+        Self::Reference,
+    ];
 
     fn title(self) -> String {
         match self {
@@ -90,13 +99,14 @@ impl Step {
             Self::System => "QEMU with the machine raspi4b (version 9 or later)".into(),
             Self::User => "QEMU's user mode, qemu-aarch64 (NEON tests)".into(),
             Self::Model => format!("default model {}", models::DEFAULT),
+            Self::Gemma => format!("model {} (tests; can be done without)", models::GEMMA),
             Self::Reference => "llama.cpp's vocabularies and templates (tests; can be done without)".into(),
         }
     }
 
     /// Whether everything but some tests can do without.
     pub fn is_optional(self) -> bool {
-        self == Self::Reference
+        matches!(self, Self::Gemma | Self::Reference)
     }
 
     /// Whether there is nothing to do.
@@ -107,6 +117,7 @@ impl Step {
             Self::System => qemu::has_raspi4b(),
             Self::User => answers("qemu-aarch64", &["--version"]),
             Self::Model => models::named(models::DEFAULT).is_ok_and(|model| model.is_here()),
+            Self::Gemma => models::named(models::GEMMA).is_ok_and(|model| model.is_here()),
             Self::Reference => reference::is_here(),
         }
     }
@@ -118,6 +129,7 @@ impl Step {
             Self::TestTarget => test_target(),
             Self::System | Self::User => install_qemu(),
             Self::Model => models::named(models::DEFAULT)?.fetch().map(drop),
+            Self::Gemma => models::named(models::GEMMA)?.fetch().map(drop),
             Self::Reference => reference::fetch(),
         }
         .with_context(|| format!("set-up stopped at \"{}\"", self.title()))?;
