@@ -556,7 +556,7 @@ fn a_file_that_is_no_usable_model_is_refused_with_a_sentence_and_the_next_one_lo
             string("general.architecture", "llama", "mamba"),
             "models of the architecture mamba are not supported yet",
         ),
-        ("types.gguf", odd_type(20), "has the type IQ4_NL, which is not supported"),
+        ("types.gguf", odd_type(24), "has the type I8, which is not supported"),
         ("newer.gguf", odd_type(99), "unknown type 99"),
         (
             "words.gguf",
