@@ -3,7 +3,7 @@
 //!
 //! Counts do not depend on how fast this PC is. Each test is a machine that runs on one thread.
 
-use embodi::bench::compare::{self, holds, recorded};
+use embodi::bench::compare::{self, Case, Named, holds, recorded};
 use embodi::bench::{Row, split_csv};
 use embodi::qemu::{Emulator, Machine};
 use embodi::{build, models};
@@ -16,40 +16,64 @@ fn kernel() -> PathBuf {
     KERNEL.get_or_init(|| build::kernel().expect("the kernel builds").image).clone()
 }
 
-fn check(format: &str, machine: Machine) {
-    let figure = compare::measure(&kernel(), machine, format).unwrap_or_else(|error| panic!("{error:#}"));
+fn check(case: Case<'_>, machine: Machine) {
+    let figure = compare::measure(&kernel(), machine, case).unwrap_or_else(|error| panic!("{error:#}"));
     println!("{figure:?}");
     holds(&figure, &recorded().expect("a record")).unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 #[test]
 fn q4_1_on_a72() {
-    check("Q4_1", Machine::Raspi4b);
+    check(Case::smollm2("Q4_1"), Machine::Raspi4b);
 }
 
 #[test]
 fn q4_0_on_a72() {
-    check("Q4_0", Machine::Raspi4b);
+    check(Case::smollm2("Q4_0"), Machine::Raspi4b);
 }
 
 #[test]
 fn q8_0_on_a72() {
-    check("Q8_0", Machine::Raspi4b);
+    check(Case::smollm2("Q8_0"), Machine::Raspi4b);
 }
 
 #[test]
 fn q4_1_on_a76() {
-    check("Q4_1", Machine::Virt);
+    check(Case::smollm2("Q4_1"), Machine::Virt);
 }
 
 #[test]
 fn q4_0_on_a76() {
-    check("Q4_0", Machine::Virt);
+    check(Case::smollm2("Q4_0"), Machine::Virt);
 }
 
 #[test]
 fn q8_0_on_a76() {
-    check("Q8_0", Machine::Virt);
+    check(Case::smollm2("Q8_0"), Machine::Virt);
+}
+
+/// The mixture of formats that most files have, as the peer was measured with it.
+const MIXTURE: Case<'_> = Case { model: Named::SmolLm2, format: "Q4_K_M", prompt: 16 };
+const GEMMA: Case<'_> = Case { model: Named::Gemma3, format: "Q4_K_M", prompt: 32 };
+
+#[test]
+fn q4_k_m_on_a72() {
+    check(MIXTURE, Machine::Raspi4b);
+}
+
+#[test]
+fn q4_k_m_on_a76() {
+    check(MIXTURE, Machine::Virt);
+}
+
+#[test]
+fn gemma_3_on_a72() {
+    check(GEMMA, Machine::Raspi4b);
+}
+
+#[test]
+fn gemma_3_on_a76() {
+    check(GEMMA, Machine::Virt);
 }
 
 /// Bytes of a size as `mem` writes it: "4.5 MiB", "900 KiB".

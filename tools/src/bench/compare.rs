@@ -10,7 +10,6 @@ use crate::qemu::{Emulator, Machine};
 use crate::setup::{self, Step};
 use crate::{build, models, requantize};
 use anyhow::{Context, Result, ensure};
-use embodios::quant;
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,8 +17,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Tokens of the prompt, tokens decoded, cores at work.
-const CASE: [usize; 3] = [32, 8, 1];
+/// Tokens of the prompt where a row does not say otherwise.
+const PROMPT: usize = 32;
+/// Tokens decoded, cores at work.
+const DECODED: usize = 8;
+const CORES: usize = 1;
 /// Boot, load and rearrange a model while instructions are counted.
 const BOOT: Duration = Duration::from_secs(300);
 /// The bench itself.
@@ -57,15 +59,67 @@ struct Peer {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PeerFigure {
+    #[serde(default)]
+    model: Named,
     format: String,
     cpu: String,
+    #[serde(default = "prompt")]
+    prompt: usize,
     peer: Phases,
-    target: Phases,
+    /// None was set where there is none.
+    target: Option<Phases>,
+}
+
+fn prompt() -> usize {
+    PROMPT
 }
 
 impl PeerFigure {
     fn machine(&self) -> Machine {
         if self.cpu == "A76" { Machine::Virt } else { Machine::Raspi4b }
+    }
+
+    fn case(&self) -> Case<'_> {
+        Case { model: self.model, format: &self.format, prompt: self.prompt }
+    }
+}
+
+/// A model that is compared.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub enum Named {
+    /// The default model, its layers requantized unless they are wanted as they are.
+    #[default]
+    #[serde(rename = "SmolLM2-135M")]
+    SmolLm2,
+    /// Gemma 3 270M, as it is.
+    #[serde(rename = "Gemma 3 270M")]
+    Gemma3,
+}
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::SmolLm2 => "SmolLM2-135M",
+            Self::Gemma3 => "Gemma 3 270M",
+        })
+    }
+}
+
+/// What is measured on a machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The model.
+    pub model: Named,
+    /// Weight format of its layers.
+    pub format: &'a str,
+    /// Tokens of the prompt.
+    pub prompt: usize,
+}
+
+impl<'a> Case<'a> {
+    /// The default model in a format, with a prompt of the usual length.
+    pub fn smollm2(format: &'a str) -> Self {
+        Self { model: Named::SmolLm2, format, prompt: PROMPT }
     }
 }
 
@@ -83,10 +137,14 @@ struct Record {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Figure {
+    /// The model.
+    pub model: Named,
     /// Weight format of the layers.
     pub format: String,
     /// The CPU: "A72" or "A76".
     pub cpu: String,
+    /// Tokens of the prompt.
+    pub prompt: usize,
     /// Instructions of a token of the prompt.
     pub prefill: u64,
     /// Instructions of a decoded token.
@@ -102,13 +160,12 @@ pub fn recorded() -> Result<Vec<Figure>> {
 
 /// Measures all, prints the table; with `record`, makes it the record.
 pub fn run(record: bool) -> Result<()> {
-    setup::ensure(&[Step::BoardTarget, Step::System, Step::Model])?;
+    setup::ensure(&[Step::BoardTarget, Step::System, Step::Model, Step::Gemma])?;
     eprintln!("building kernel8.img");
     let kernel = build::kernel()?;
     let rows = peer()?;
-    let formats = ["Q4_1", "Q4_0", "Q8_0"].map(model);
-    for made in formats {
-        made?; // one after the other: the machines read them side by side
+    for row in &rows {
+        model(row.case())?; // one after the other: the machines read them side by side
     }
     eprintln!("counting: {} machines, {AT_ONCE} at a time, a minute or two", rows.len());
     let measured: Vec<Mutex<Option<Result<Figure>>>> = rows.iter().map(|_| Mutex::new(None)).collect();
@@ -118,7 +175,7 @@ pub fn run(record: bool) -> Result<()> {
             scope.spawn(|| {
                 while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let index = rows.iter().position(|other| std::ptr::eq(other, row)).unwrap_or(0);
-                    let figure = measure(&kernel.image, row.machine(), &row.format);
+                    let figure = measure(&kernel.image, row.machine(), row.case());
                     *measured[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(figure);
                 }
             });
@@ -129,7 +186,7 @@ pub fn run(record: bool) -> Result<()> {
         .map(|slot| slot.into_inner().ok().flatten().context("a measurement ended without a result")?)
         .collect::<Result<_>>()?;
     println!(
-        "Millions of instructions a token, SmolLM2-135M, one core, a prompt of 32 tokens, then 8 decoded:\n"
+        "Millions of instructions a token, one core, a prompt at once, then {DECODED} tokens decoded:\n"
     );
     print!("{}", table(&rows, &figures));
     if record {
@@ -140,27 +197,25 @@ pub fn run(record: bool) -> Result<()> {
     Ok(())
 }
 
-/// The model with its layers in this format, made from the default model unless it is that.
-fn model(format: &str) -> Result<PathBuf> {
-    let given = models::named(models::DEFAULT)?.fetch()?;
-    if format == "Q4_1" {
-        return Ok(given);
+/// The model of a case, made from the default model where it is not that.
+fn model(case: Case<'_>) -> Result<PathBuf> {
+    match (case.model, case.format) {
+        (Named::Gemma3, _) => models::named(models::GEMMA)?.fetch(),
+        (Named::SmolLm2, "Q4_1") => models::named(models::DEFAULT)?.fetch(),
+        (Named::SmolLm2, format) => {
+            requantize::cached(&models::named(models::DEFAULT)?.fetch()?, requantize::Choice::named(format)?)
+        }
     }
-    requantize::cached(
-        &given,
-        quant::by_name(format).with_context(|| format!("there is no format {format}"))?,
-    )
 }
 
-/// Counts the instructions of one model on one machine.
-pub fn measure(kernel: &Path, machine: Machine, format: &str) -> Result<Figure> {
+/// Counts the instructions of one case on one machine.
+pub fn measure(kernel: &Path, machine: Machine, case: Case<'_>) -> Result<Figure> {
     let cpu = if machine == Machine::Virt { "A76" } else { "A72" };
-    let what = || format!("{format} on the {cpu} could not be measured");
-    let emulator = Emulator::new(machine, kernel).with_initrd(&model(format)?).counting_instructions();
+    let what = || format!("{} {} on the {cpu} could not be measured", case.model, case.format);
+    let emulator = Emulator::new(machine, kernel).with_initrd(&model(case)?).counting_instructions();
     let mut board = emulator.start()?;
     board.prompt(BOOT).with_context(what)?;
-    let [prompt, decode, cores] = CASE;
-    let answer = board.ask(&format!("bench {prompt} {decode} {cores}"), BENCH).with_context(what)?;
+    let answer = board.ask(&format!("bench {} {DECODED} {CORES}", case.prompt), BENCH).with_context(what)?;
     let (_, csv) = split_csv(&answer).with_context(what)?;
     let rows = Row::all(&csv)?;
     let phase = |name: &str| {
@@ -178,22 +233,27 @@ pub fn measure(kernel: &Path, machine: Machine, format: &str) -> Result<Figure> 
         Ok(count.div_ceil(tokens.unwrap_or(1).max(1)))
     };
     let (prefill, decode) = (phase("prefill").with_context(what)?, phase("decode").with_context(what)?);
-    Ok(Figure { format: format.to_owned(), cpu: cpu.to_owned(), prefill, decode })
+    let Case { model, format, prompt } = case;
+    Ok(Figure { model, format: format.to_owned(), cpu: cpu.to_owned(), prompt, prefill, decode })
 }
 
 /// Compares a figure with the recorded one: an error says by how much it is off, and what to do.
 pub fn holds(figure: &Figure, recorded: &[Figure]) -> Result<()> {
-    let Figure { format, cpu, .. } = figure;
-    let old = recorded.iter().find(|old| (&old.format, &old.cpu) == (format, cpu));
+    let Figure { model, format, cpu, prompt, .. } = figure;
+    let key = |figure: &Figure| (figure.model, figure.format.clone(), figure.cpu.clone(), figure.prompt);
+    let old = recorded.iter().find(|old| key(old) == key(figure));
     let old = old.with_context(|| {
-        format!("no figure of {format} on the {cpu} is recorded: run `cargo embodi bench --compare --record`")
+        format!(
+            "no figure of {model} {format} on the {cpu} with {prompt} tokens is recorded: run \
+             `cargo embodi bench --compare --record`"
+        )
     })?;
     for (phase, new, old) in [("prefill", figure.prefill, old.prefill), ("decode", figure.decode, old.decode)]
     {
         let change = new as f64 / old as f64 - 1.0;
         ensure!(
             new.abs_diff(old) * 100 <= old * TOLERANCE,
-            "{phase} of {format} on the {cpu} takes {new} instructions a token, {:+.1} % from the recorded {old}: if \
+            "{phase} of {model} {format} on the {cpu} takes {new} instructions a token, {:+.1} % from the recorded {old}: if \
              that is meant to be, run `cargo embodi bench --compare --record` and commit the record",
             change * 100.0
         );
@@ -204,21 +264,20 @@ pub fn holds(figure: &Figure, recorded: &[Figure]) -> Result<()> {
 /// The table: ours, the target, the peer's, and how many times fewer ours are.
 fn table(rows: &[PeerFigure], figures: &[Figure]) -> String {
     let mut text = String::from(
-        "| weights | CPU | prefill | target | llama.cpp | ratio | decode | target | llama.cpp | ratio |\n\
-         | ------- | --- | ------: | -----: | --------: | ----: | -----: | -----: | --------: | ----: |\n",
+        "| model        | weights | CPU | prompt | prefill | target | llama.cpp | ratio | decode | target | llama.cpp | ratio |\n\
+         | ------------ | ------- | --- | -----: | ------: | -----: | --------: | ----: | -----: | -----: | --------: | ----: |\n",
     );
     for (row, figure) in rows.iter().zip(figures) {
-        text += &format!("| {:7} | {:3} |", row.format, row.cpu);
+        text += &format!("| {:12} | {:7} | {:3} | {:6} |", row.model, row.format, row.cpu, row.prompt);
+        let target = |phase: fn(Phases) -> f64| {
+            row.target.map_or_else(|| "–".into(), |target| format!("≤ {}", phase(target)))
+        };
         for (ours, target, peer) in [
-            (figure.prefill, row.target.prefill, row.peer.prefill),
-            (figure.decode, row.target.decode, row.peer.decode),
+            (figure.prefill, target(|phases| phases.prefill), row.peer.prefill),
+            (figure.decode, target(|phases| phases.decode), row.peer.decode),
         ] {
             let millions = ours as f64 / 1e6;
-            text += &format!(
-                " {millions:7.2} | {:>6} | {peer:9.1} | {:5.1} |",
-                format!("≤ {target}"),
-                peer / millions
-            );
+            text += &format!(" {millions:7.2} | {target:>6} | {peer:9.1} | {:5.1} |", peer / millions);
         }
         text.push('\n');
     }
@@ -228,13 +287,13 @@ fn table(rows: &[PeerFigure], figures: &[Figure]) -> String {
 /// The record as a file.
 fn written(figures: &[Figure]) -> String {
     let mut text = String::from(
-        "# Instructions a token on one core: SmolLM2-135M, a prompt of 32 tokens at once, then 8 one by one, counted in QEMU\n\
+        "# Instructions a token on one core: a prompt at once, then 8 tokens one by one, counted in QEMU\n\
          # (raspi4b: A72; virt with a cortex-a76: A76). Written by `cargo embodi bench --compare --record`;\n\
          # `cargo embodi test bench` fails when a count is more than 2 % off, either way.\n",
     );
-    for Figure { format, cpu, prefill, decode } in figures {
+    for Figure { model, format, cpu, prompt, prefill, decode } in figures {
         text += &format!(
-            "\n[[figure]]\nformat = \"{format}\"\ncpu = \"{cpu}\"\nprefill = {prefill}\ndecode = {decode}\n"
+            "\n[[figure]]\nmodel = \"{model}\"\nprompt = {prompt}\nformat = \"{format}\"\ncpu = \"{cpu}\"\nprefill = {prefill}\ndecode = {decode}\n"
         );
     }
     text
@@ -245,7 +304,14 @@ mod tests {
     use super::*;
 
     fn figure(prefill: u64, decode: u64) -> Figure {
-        Figure { format: "Q4_1".into(), cpu: "A72".into(), prefill, decode }
+        Figure {
+            model: Named::SmolLm2,
+            format: "Q4_1".into(),
+            cpu: "A72".into(),
+            prompt: PROMPT,
+            prefill,
+            decode,
+        }
     }
 
     #[test]
@@ -272,7 +338,7 @@ mod tests {
         let figures = [figure(36_000_000, 62_500_000)];
         assert_eq!(toml::from_str::<Record>(&written(&figures)).unwrap().figure, figures);
         let peer = peer().unwrap();
-        assert_eq!(peer.len(), 6);
+        assert_eq!(peer.len(), 10);
         let table = table(&peer, &figures);
         assert_eq!(table.lines().count(), 3);
         assert!(table.contains("|   36.00 |   ≤ 36 |     118.9 |   3.3 |   62.50 |   ≤ 62 |"), "{table}");
