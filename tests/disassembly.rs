@@ -17,17 +17,7 @@ const FORMATS: [(&str, &[(&str, usize)]); 2] = [
     ("superblock::kernels", &[("Iq4Xs", 4), ("Q4_K", 4), ("Q5_K", 5), ("Q6_K", 6)]),
 ];
 /// Kernels that spill, and how often a turn: unpacking takes more registers than there are beside the totals.
-const SPILLS: &[(&str, usize)] = &[
-    ("sixteen_neon, Iq4Nl", 3),
-    ("one_neon, Q5_0", 3),
-    ("one_dotprod, Q5_0", 2),
-    ("one_neon, Q5_1", 7),
-    ("one_dotprod, Q5_1", 4),
-    ("sixteen_neon, Q5_1", 9),
-    ("sixteen_dotprod, Q5_1", 7),
-    ("sixteen_neon, Iq4Xs", 3),
-    ("sixteen_dotprod, Q5_K", 2),
-];
+const SPILLS: &[(&str, usize)] = &[("sixteen_neon, Iq4Nl", 3), ("sixteen_neon, Iq4Xs", 3)];
 /// Kernels by the columns that they multiply.
 const SHAPES: [(&str, usize); 5] = [("one", 1), ("two", 2), ("four", 4), ("eight", 8), ("sixteen", 16)];
 /// Vectors of quants in a block of a quad once unpacked: 4 rows × 32 columns, 16 a vector.

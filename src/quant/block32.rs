@@ -22,7 +22,7 @@ use alloc::vec::Vec;
 #[cfg(target_arch = "aarch64")]
 use super::input::Lanes;
 #[cfg(target_arch = "aarch64")]
-use super::quads::{column_dotprod, column_neon, dot_dotprod, dot_neon, pair, repeated, then};
+use super::quads::{From, column_dotprod, column_neon, dot_dotprod, dot_neon, pair, repeated, then};
 #[cfg(target_arch = "aarch64")]
 use crate::simd::neon;
 #[cfg(target_arch = "x86_64")]
@@ -61,12 +61,23 @@ pub trait Block32: Quads {
     fn sort(_data: &mut [u8]) {}
     /// Puts them back.
     fn unsort(_data: &mut [u8]) {}
-    /// The quants of four rows, before [`Quads::ZERO`] is taken off: vector `i` is columns `4i` to `4i + 3` of each.
+    /// The quants of four rows, before [`Quads::ZERO`] is taken off: vector `i` is columns `4i` to `4i + 3` of each. `data` is
+    /// the next quad's afterwards.
     ///
     /// # Safety
     /// The data of a quad ([`words`] vectors) must be readable at `data`, which may have any alignment.
     #[cfg(target_arch = "aarch64")]
-    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8];
+    unsafe fn quad(data: &mut From) -> [int8x16_t; 8];
+    /// The same for `sdot`, shifted left by [`Quads::FRACTION`] bits.
+    ///
+    /// # Safety
+    /// As above.
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn quad_dotprod(data: &mut From) -> [int8x16_t; 8] {
+        // SAFETY: the caller's promise.
+        unsafe { Self::quad(data) }
+    }
     /// The same for a PC, two vectors a register.
     ///
     /// # Safety
@@ -417,7 +428,7 @@ unsafe fn add_minimums([a, b, c, d]: &mut [float32x4_t; TILE / 4], minimums: *co
 /// a quad's four sums but the minimum.
 #[cfg(target_arch = "aarch64")]
 macro_rules! kernels {
-    ($features:literal, $kernels:ident, $one:ident, $spread:ident, $dot:ident, $column:ident, $($quad:literal)+,
+    ($features:literal, $kernels:ident, $one:ident, $fraction:expr, $quads:ident, $spread:ident, $dot:ident, $column:ident, $($quad:literal)+,
         $($name:ident: $columns:literal = $([$first:literal: $($lane:literal)+])+;)+) => {
         const fn $kernels<F: Block32>() -> Kernels {
             let [two, four, eight, sixteen] = [$($name::<F> as Several),+];
@@ -437,20 +448,20 @@ macro_rules! kernels {
                     let x = $spread(lanes.quants.add(at * BLOCK).cast());
                     let scale = *lanes.scales.add(at);
                     let sum = *lanes.sums.add(at);
-                    let zero = vdupq_n_s32(F::ZERO * *lanes.deficits.add(at));
+                    let zero = vdupq_n_s32((F::ZERO << $fraction) * *lanes.deficits.add(at));
                     let scales = scaled(block, scale);
+                    let mut data: From = block.add(halves::<F>() * 2 * TILE).cast();
                     // Written out: the compiler unrolls no loop with assembly in it.
                     $({
-                        block = then(block, &mut totals[($quad + 3) % 4]);
-                        let data = block.add(halves::<F>() * 2 * TILE).cast::<int8x16_t>();
-                        let quants = F::quad(data.add($quad * words::<F>()));
+                        data = then(data, &mut totals[($quad + 3) % 4]);
+                        let quants = F::$quads(&mut data);
                         let products = $dot::<F>(&quants, x, zero);
                         totals[$quad] = vfmaq_f32(totals[$quad], products, scales[$quad]);
                     })+
                     if F::MINIMUM {
                         add_minimums(&mut totals, block.add(2 * TILE), sum);
                     }
-                    block = block.add(TILE * F::BYTES);
+                    block = data.cast(); // a block ends where its last quad does
                 }
             }
             for (sums, total) in sums.as_chunks_mut::<4>().0.iter_mut().zip(totals) {
@@ -470,15 +481,15 @@ macro_rules! kernels {
                     // SAFETY: a block of the tile and of the columns, which the caller promised; behind the scales
                     // and sums of the last column there is room for three more.
                     unsafe {
-                        let data = block.add(halves::<F>() * 2 * TILE).cast::<int8x16_t>();
-                        let quants = F::quad(data.add(quad * words::<F>()));
+                        let data: From = block.add(halves::<F>() * 2 * TILE).cast();
+                        let quants = F::$quads(&mut data.add(quad * words::<F>()));
                         let scale = widen(block.add(8 * quad));
                         $(
                             let four_scales = neon::load_floats_at::<{ 4 * $first }>(scales);
                             let mut zeros = vdupq_n_s32(0);
                             if F::ZERO != 0 {
                                 let four = neon::load_floats_at::<{ 4 * $first }>(deficits.cast());
-                                zeros = vmulq_n_s32(vreinterpretq_s32_f32(four), F::ZERO);
+                                zeros = vmulq_n_s32(vreinterpretq_s32_f32(four), F::ZERO << $fraction);
                             }
                             $(
                                 let total = totals[$first + $lane];
@@ -516,7 +527,7 @@ macro_rules! kernels {
 const AHEAD: usize = 1024;
 
 #[cfg(target_arch = "aarch64")]
-kernels! { "neon", kernels_neon, one_neon, repeated, dot_neon, column_neon, 0 1 2 3,
+kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_neon, column_neon, 0 1 2 3,
     two_neon: 2 = [0: 0 1];
     four_neon: 4 = [0: 0 1 2 3];
     eight_neon: 8 = [0: 0 1 2 3] [4: 0 1 2 3];
@@ -524,7 +535,7 @@ kernels! { "neon", kernels_neon, one_neon, repeated, dot_neon, column_neon, 0 1 
 }
 
 #[cfg(target_arch = "aarch64")]
-kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, pair, dot_dotprod, column_dotprod, 0 1 2 3,
+kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, F::FRACTION, quad_dotprod, pair, dot_dotprod, column_dotprod, 0 1 2 3,
     two_dotprod: 2 = [0: 0 1];
     four_dotprod: 4 = [0: 0 1 2 3];
     eight_dotprod: 8 = [0: 0 1 2 3] [4: 0 1 2 3];

@@ -41,7 +41,7 @@ impl Block32 for Iq4Nl {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
+    unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: four vectors.
         unsafe { values(data) }
     }
@@ -78,7 +78,7 @@ pub fn pack(weights: &[f32], scale: f32, row: &mut Vec<u8>) {
 /// Four vectors must be readable at `data`, at any alignment.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-pub unsafe fn values(data: *const int8x16_t) -> [int8x16_t; 8] {
+pub unsafe fn values(data: &mut super::quads::From) -> [int8x16_t; 8] {
     // SAFETY: the caller's promise, and a table of 16 bytes; Advanced SIMD is part of every AArch64 target of this project.
     unsafe {
         let table = crate::simd::neon::load(VALUES.as_ptr().cast());

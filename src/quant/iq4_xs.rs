@@ -8,7 +8,7 @@
 use super::block32::{half, peak};
 use super::iq4_nl::{VALUES, pack, values};
 use super::quads::Quads;
-use super::superblock::{Head, Part, Scales, Superblock};
+use super::superblock::{Head, Part, Scales, Superblock, floats};
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
@@ -25,10 +25,10 @@ impl Quads for Iq4Xs {
     const SIGNED: bool = true;
 }
 
-/// The scale of a part, of the byte with its high two bits and the one with its low four.
+/// The scale of a part, 32 larger than it counts, of the byte with its high two bits and the one with its low four.
 #[inline(always)]
-fn scale(high: u8, low: u8, part: usize) -> f32 {
-    f32::from(low >> (part % 2 * 4) & 0xf | (high >> (2 * (part % 4)) & 3) << 4) - 32.0
+fn six_bits(high: u8, low: u8, part: usize) -> u8 {
+    low >> (part % 2 * 4) & 0xf | (high >> (2 * (part % 4)) & 3) << 4
 }
 
 impl Superblock for Iq4Xs {
@@ -46,7 +46,8 @@ impl Superblock for Iq4Xs {
             quants[index] = VALUES[usize::from(byte & 0xf)];
             quants[index + 16] = VALUES[usize::from(byte >> 4)];
         }
-        let scale = half(block) * scale(block[2 + part / 4], block[4 + part / 2], part);
+        let bits = six_bits(block[2 + part / 4], block[4 + part / 2], part);
+        let scale = half(block) * (f32::from(bits) - 32.0);
         Part { quants, factors: [1; 2], scale, minimum: 0.0 }
     }
 
@@ -63,15 +64,16 @@ impl Superblock for Iq4Xs {
         let d = head.number(0);
         for (part, scales) in scales.scales.iter_mut().enumerate() {
             let [high, low] = [head.small(1, part / 4), head.small(1, 2 + part / 2)];
+            let factors = floats(core::array::from_fn(|row| six_bits(high[row], low[row], part)), 32);
             for row in 0..super::TILE {
-                scales[row] = d[row] * scale(high[row], low[row], part);
+                scales[row] = d[row] * factors[row];
             }
         }
     }
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
+    unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: four vectors.
         unsafe { values(data) }
     }

@@ -38,7 +38,7 @@ impl Block32 for Q4_0 {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
+    unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: four vectors.
         unsafe { super::quads::nibbles(data) }
     }

@@ -7,7 +7,7 @@
 
 use super::block32::half;
 use super::quads::Quads;
-use super::superblock::{Head, PARTS, Part, Scales, Superblock};
+use super::superblock::{Head, PARTS, Part, Scales, Superblock, floats};
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
@@ -60,7 +60,7 @@ impl Superblock for Q4_K {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
+    unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: four vectors.
         unsafe { super::quads::nibbles(data) }
     }
@@ -102,11 +102,18 @@ pub fn six_bit_scales(head: Head<'_>, scales: &mut Scales) {
     let (d, minus) = (head.number(0), head.number(1).map(|dmin| -dmin));
     for part in 0..PARTS / 2 {
         let [low, high, both] = [head.small(2, part), head.small(2, part + 4), head.small(2, part + 8)];
+        let bytes = |byte: &dyn Fn(usize) -> u8| floats(core::array::from_fn(byte), 0);
+        let [first, minimum, other, lower] = [
+            bytes(&|row| low[row] & 63),
+            bytes(&|row| high[row] & 63),
+            bytes(&|row| both[row] & 0xf | low[row] >> 6 << 4),
+            bytes(&|row| both[row] >> 4 | high[row] >> 6 << 4),
+        ];
         for row in 0..super::TILE {
-            scales.scales[part][row] = d[row] * f32::from(low[row] & 63);
-            scales.minimums[part][row] = minus[row] * f32::from(high[row] & 63);
-            scales.scales[part + 4][row] = d[row] * f32::from(both[row] & 0xf | low[row] >> 6 << 4);
-            scales.minimums[part + 4][row] = minus[row] * f32::from(both[row] >> 4 | high[row] >> 6 << 4);
+            scales.scales[part][row] = d[row] * first[row];
+            scales.minimums[part][row] = minus[row] * minimum[row];
+            scales.scales[part + 4][row] = d[row] * other[row];
+            scales.minimums[part + 4][row] = minus[row] * lower[row];
         }
     }
 }

@@ -5,9 +5,9 @@
 //!
 //! # In a tile
 //!
-//! Byte `c` of the word has the *turned* fifth bit of weight `4k + c` as bit `k`: all of them for vector `k` of a quad stand in
-//! bit `k` of one vector. Where the turned bit is set, the four bits above the nibble become ones, and the quant is negative:
-//! a test and an insertion a vector.
+//! 16 is taken off each quant. The upper five bits of byte `4k + c`, `k` from 0 to 4, are weight `4k + c`; the lower three of the
+//! same five bytes hold weights `20 + c`, `24 + c` and `28 + c`, their highest bits in words 0, 2 and 4. So five vectors of a
+//! quad are a shift each, or a mask where a quant may be eight times as large, and three are a few insertions.
 
 use super::block32::{self, Block32, Unpacked, half};
 use super::quads::Quads;
@@ -25,6 +25,7 @@ impl Quads for Q5_0 {
     const NARROW: bool = true; // 16 × 16 × 127 = 32,512
     const ZERO: i32 = 0;
     const SIGNED: bool = true;
+    const FRACTION: i32 = 3;
 }
 
 impl Block32 for Q5_0 {
@@ -48,9 +49,16 @@ impl Block32 for Q5_0 {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
+    unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: five vectors.
         unsafe { fives(data) }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn quad_dotprod(data: &mut super::quads::From) -> [int8x16_t; 8] {
+        // SAFETY: the caller's promise: five vectors.
+        unsafe { fives_dotprod(data) }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -92,55 +100,85 @@ pub fn pack(weights: &[f32], number: impl Fn(f32) -> f32, row: &mut Vec<u8>) {
     row.extend((0..16).map(|i| quant(i) & 0xf | (quant(i + 16) & 0xf) << 4));
 }
 
-/// Turns the fifth bits and puts them into a tile's order.
+/// Puts a block's data into a tile's order.
 pub fn sort(data: &mut [u8]) {
-    let word = !u32::from_le_bytes([data[0], data[1], data[2], data[3]]);
-    for (c, byte) in data[..4].iter_mut().enumerate() {
-        *byte = (0..8).fold(0, |byte, k| byte | (word >> (4 * k + c) & 1) << k) as u8;
+    let quants = quants(data).map(|quant| quant.cast_unsigned() ^ 16);
+    for (i, byte) in data.iter_mut().enumerate() {
+        let low = (0..3).fold(0, |low, bit| {
+            let (word, from) = SPREAD[i / 4][bit];
+            low | (quants[4 * word + i % 4] >> from & 1) << bit
+        });
+        *byte = quants[i] << 3 | low;
     }
 }
 
 /// What [`sort`] did, backwards.
 pub fn unsort(data: &mut [u8]) {
-    let bit = |c: usize, k: usize| u32::from(data[c] >> k & 1) << (4 * k + c);
-    let word = (0..32).fold(0, |word, i| word | bit(i % 4, i / 4));
-    data[..4].copy_from_slice(&(!word).to_le_bytes());
+    let mut quants = [16u8; 32];
+    for (i, byte) in data.iter().enumerate() {
+        quants[i] ^= byte >> 3;
+        for (bit, (word, from)) in SPREAD[i / 4].into_iter().enumerate() {
+            quants[4 * word + i % 4] ^= (byte >> bit & 1) << from;
+        }
+    }
+    let fifths = (0..32).fold(0, |word, i| word | u32::from(quants[i] >> 4) << i);
+    data[..4].copy_from_slice(&fifths.to_le_bytes());
+    for (i, byte) in data[4..].iter_mut().enumerate() {
+        *byte = quants[i] & 0xf | quants[i + 16] << 4;
+    }
 }
 
-/// A quad of 5-bit weights, −16 to 15: the vector of turned bits, then four of nibbles.
+/// What the lower three bits of a word's bytes are, from the lowest: of which word, which bit.
+const SPREAD: [[(usize, usize); 3]; 5] = [
+    [(5, 2), (5, 3), (5, 4)],
+    [(7, 1), (5, 0), (5, 1)],
+    [(6, 2), (6, 3), (6, 4)],
+    [(7, 0), (6, 0), (6, 1)],
+    [(7, 2), (7, 3), (7, 4)],
+];
+
+/// A quad of 5-bit weights, −16 to 15.
 ///
 /// # Safety
 /// Five vectors must be readable at `data`, at any alignment.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-pub unsafe fn fives(data: *const int8x16_t) -> [int8x16_t; 8] {
-    use super::quads::four;
-    use crate::simd::neon;
+pub unsafe fn fives(data: &mut super::quads::From) -> [int8x16_t; 8] {
+    // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
+    unsafe { eights(data, |bytes| bytes).map(|bytes| vshrq_n_s8::<3>(bytes)) }
+}
+
+/// The same times eight, −128 to 120.
+///
+/// # Safety
+/// As above.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub unsafe fn fives_dotprod(data: &mut super::quads::From) -> [int8x16_t; 8] {
+    // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
+    unsafe { eights(data, |bytes| vandq_s8(bytes, vdupq_n_s8(!7))) }
+}
+
+/// A quad of weights in the upper five bits; `clear` is done to the seven vectors that have something in the lower three.
+///
+/// # Safety
+/// As above.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+unsafe fn eights(data: &mut super::quads::From, clear: impl Fn(int8x16_t) -> int8x16_t) -> [int8x16_t; 8] {
     // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
     unsafe {
-        let high = vreinterpretq_u8_s8(neon::load(data.cast()));
-        let bytes = four(data.add(1)).map(|bytes| vreinterpretq_u8_s8(bytes));
-        // The masks of four bits serve all eight.
-        let shifted = vshlq_n_u8::<4>(high);
-        let nibble = vdupq_n_u8(0xf);
-        let low = |ones: uint8x16_t, i: usize| vreinterpretq_s8_u8(vbslq_u8(nibble, bytes[i], ones));
-        let upper = |ones: uint8x16_t, i: usize| vreinterpretq_s8_u8(vsriq_n_u8::<4>(ones, bytes[i]));
-        let test = |bits: uint8x16_t, mask: u8| vtstq_u8(bits, vdupq_n_u8(mask));
-        let sign = |bits: uint8x16_t| vcltzq_s8(vreinterpretq_s8_u8(bits));
-        [
-            low(test(shifted, 0x10), 0),
-            low(test(shifted, 0x20), 1),
-            low(test(shifted, 0x40), 2),
-            low(sign(shifted), 3),
-            upper(test(high, 0x10), 0),
-            upper(test(high, 0x20), 1),
-            upper(test(high, 0x40), 2),
-            upper(sign(high), 3),
-        ]
+        let [a, b, c, d] = super::quads::four(data);
+        let e = super::quads::next(data);
+        // Shifted left and inserted above what is there, the highest bits last.
+        let f = vsliq_n_s8::<5>(vshlq_n_s8::<2>(b), a);
+        let g = vsliq_n_s8::<5>(vshlq_n_s8::<2>(d), c);
+        let h = vsliq_n_s8::<5>(vsliq_n_s8::<4>(vshlq_n_s8::<3>(d), b), e);
+        [clear(a), clear(b), clear(c), clear(d), clear(e), clear(f), clear(g), h]
     }
 }
 
-/// The same for a PC.
+/// The same for a PC, not times anything.
 ///
 /// # Safety
 /// 80 bytes must be readable at `data`, and the CPU have AVX2.
@@ -149,16 +187,28 @@ pub unsafe fn fives(data: *const int8x16_t) -> [int8x16_t; 8] {
 pub unsafe fn fives(data: *const __m256i) -> [__m256i; 4] {
     // SAFETY: the caller's promise.
     unsafe {
-        let high = _mm256_broadcastsi128_si256(_mm_loadu_si128(data.cast()));
-        let nibbles = super::block32::avx2::nibbles(data.byte_add(16));
-        // A macro and no closure, which would have no target features and make a call of each of these.
-        macro_rules! five {
-            ($i:literal, $low:literal, $upper:literal) => {{
-                let mask = _mm256_set_m128i(_mm_set1_epi8($upper), _mm_set1_epi8($low));
-                let ones = _mm256_cmpeq_epi8(_mm256_and_si256(high, mask), mask);
-                _mm256_or_si256(nibbles[$i], _mm256_and_si256(ones, _mm256_set1_epi8(-16)))
+        let vector = |index: usize| _mm_loadu_si128(data.cast::<__m128i>().add(index));
+        let [a, b, c, d, e] = [vector(0), vector(1), vector(2), vector(3), vector(4)];
+        // Macros and no closures, which would have no target features and make a call of each of these.
+        macro_rules! bits {
+            ($of:expr, $mask:literal) => {
+                _mm_and_si128($of, _mm_set1_epi8($mask))
+            };
+        }
+        macro_rules! quants {
+            ($first:expr, $second:expr) => {{
+                // The upper five bits, moved down, with their sign.
+                let bytes = _mm256_set_m128i($second, $first);
+                let five = _mm256_and_si256(_mm256_srli_epi16::<3>(bytes), _mm256_set1_epi8(31));
+                let sign = _mm256_set1_epi8(16);
+                _mm256_sub_epi8(_mm256_xor_si256(five, sign), sign)
             }};
         }
-        [five!(0, 1, 2), five!(1, 4, 8), five!(2, 16, 32), five!(3, 64, -128)]
+        let high = |bytes: __m128i| _mm_slli_epi16::<5>(bits!(bytes, 7));
+        let f = _mm_or_si128(high(a), _mm_slli_epi16::<2>(bits!(b, 6)));
+        let g = _mm_or_si128(high(c), _mm_slli_epi16::<2>(bits!(d, 6)));
+        let last = _mm_or_si128(_mm_slli_epi16::<4>(bits!(b, 1)), _mm_slli_epi16::<3>(bits!(d, 1)));
+        let h = _mm_or_si128(high(e), last);
+        [quants!(a, b), quants!(c, d), quants!(e, f), quants!(g, h)]
     }
 }

@@ -20,6 +20,7 @@ impl Quads for Q5_1 {
     const NARROW: bool = true; // 16 × 16 × 127 = 32,512
     const ZERO: i32 = -16;
     const SIGNED: bool = true;
+    const FRACTION: i32 = 3;
 }
 
 impl Block32 for Q5_1 {
@@ -43,9 +44,16 @@ impl Block32 for Q5_1 {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
+    unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: five vectors.
         unsafe { q5_0::fives(data) }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn quad_dotprod(data: &mut super::quads::From) -> [int8x16_t; 8] {
+        // SAFETY: the caller's promise: five vectors.
+        unsafe { q5_0::fives_dotprod(data) }
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -28,6 +28,7 @@ impl Quads for Q5_K {
     const NARROW: bool = true; // 16 × 16 × 127 = 32,512
     const ZERO: i32 = -16;
     const SIGNED: bool = true;
+    const FRACTION: i32 = 3;
 }
 
 impl Superblock for Q5_K {
@@ -63,16 +64,14 @@ impl Superblock for Q5_K {
 
     fn unsort(sorted: &[u8], block: &mut [u8]) {
         block[..16].copy_from_slice(&sorted[..16]);
-        join_parts(&mut block[48..], |part, i| sorted[16 + PART * part + 4 + i]);
-        block[16..48].fill(0);
-        for part in 0..PARTS {
-            let mut word = [0; 4];
-            word.copy_from_slice(&sorted[16 + PART * part..][..4]);
-            q5_0::unsort(&mut word);
-            let word = u32::from_le_bytes(word);
-            for (i, byte) in block[16..48].iter_mut().enumerate() {
-                *byte |= ((word >> i & 1) as u8) << part;
-            }
+        let mut parts = [[0; PART]; PARTS];
+        for (part, from) in parts.iter_mut().zip(sorted[16..].as_chunks::<PART>().0) {
+            *part = *from;
+            q5_0::unsort(part);
+        }
+        join_parts(&mut block[48..], |part, i| parts[part][4 + i]);
+        for (i, byte) in block[16..48].iter_mut().enumerate() {
+            *byte = (0..PARTS).fold(0, |byte, part| byte | (parts[part][i / 8] >> (i % 8) & 1) << part);
         }
     }
 
@@ -83,9 +82,16 @@ impl Superblock for Q5_K {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
+    unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: five vectors.
         unsafe { q5_0::fives(data) }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn quad_dotprod(data: &mut super::quads::From) -> [int8x16_t; 8] {
+        // SAFETY: the caller's promise: five vectors.
+        unsafe { q5_0::fives_dotprod(data) }
     }
 
     #[cfg(target_arch = "x86_64")]

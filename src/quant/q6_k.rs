@@ -116,14 +116,14 @@ impl Superblock for Q6_K {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8] {
+    unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: six vectors.
         unsafe { fours(data, |bytes| bytes).map(|bytes| vshrq_n_s8::<2>(bytes)) }
     }
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn quad_dotprod(data: *const int8x16_t) -> [int8x16_t; 8] {
+    unsafe fn quad_dotprod(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: as above; Advanced SIMD is part of every AArch64 target of this project.
         unsafe { fours(data, |bytes| vandq_s8(bytes, vdupq_n_s8(!3))) }
     }
@@ -196,12 +196,11 @@ impl Superblock for Q6_K {
 /// Six vectors must be readable at `data`, at any alignment.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-unsafe fn fours(data: *const int8x16_t, upper: impl Fn(int8x16_t) -> int8x16_t) -> [int8x16_t; 8] {
-    use crate::simd::neon;
+unsafe fn fours(data: &mut super::quads::From, upper: impl Fn(int8x16_t) -> int8x16_t) -> [int8x16_t; 8] {
     // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
     unsafe {
         let [a, b, c, d] = super::quads::four(data);
-        let (e, f) = (neon::load(data.add(4).cast()), neon::load(data.add(5).cast()));
+        let (e, f) = (super::quads::next(data), super::quads::next(data));
         // Shifted left and inserted above what is there, the highest bits last.
         let lower = |high: int8x16_t, middle: int8x16_t, low: int8x16_t| {
             let bits = vsliq_n_s8::<4>(vshlq_n_s8::<2>(low), middle);

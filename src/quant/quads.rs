@@ -21,19 +21,38 @@ pub trait Quads {
     const ZERO: i32;
     /// Whether a quant can be negative before [`Self::ZERO`] is taken off.
     const SIGNED: bool;
-    /// For `sdot` with factors, by how many bits quants are shifted left: 0, or 2 for those of six bits, which then cost a
-    /// mask where they would a shift. The conversion of their sum takes it off again.
+    /// For `sdot`, by how many bits quants are shifted left: 0, or 2 for those of six bits and 3 for those of five, which then
+    /// cost a mask where they would a shift. The conversion of their sum takes it off again.
     const FRACTION: i32 = 0;
 }
 
-/// Four vectors by one instruction, which the intrinsic of that name is not where alignment is strict.
+/// Where vectors of a tile are taken from: behind each of them once it was taken.
+#[cfg(target_arch = "aarch64")]
+pub type From = *const int8x16_t;
+
+/// The next vector.
+///
+/// # Safety
+/// It must be readable; any alignment will do.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-pub(super) unsafe fn four(from: *const int8x16_t) -> [int8x16_t; 4] {
+pub(super) unsafe fn next(from: &mut From) -> int8x16_t {
+    let vector;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldr {0:q}, [{1}], #16", out(vreg) vector, inout(reg) *from, options(pure, readonly, nostack, preserves_flags));
+    }
+    vector
+}
+
+/// The next four vectors by one instruction, which the intrinsic of that name is not where alignment is strict.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(super) unsafe fn four(from: &mut From) -> [int8x16_t; 4] {
     let (a, b, c, d): (int8x16_t, int8x16_t, int8x16_t, int8x16_t);
     // SAFETY: the caller's promise: 64 bytes.
     unsafe {
-        asm!("ld1 {{v16.16b-v19.16b}}, [{}]", in(reg) from, out("v16") a, out("v17") b, out("v18") c, out("v19") d,
+        asm!("ld1 {{v16.16b-v19.16b}}, [{}], #64", inout(reg) *from, out("v16") a, out("v17") b, out("v18") c, out("v19") d,
             options(pure, readonly, nostack, preserves_flags));
     }
     [a, b, c, d]
@@ -45,7 +64,7 @@ pub(super) unsafe fn four(from: *const int8x16_t) -> [int8x16_t; 4] {
 /// Four vectors must be readable at `data`, at any alignment.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-pub(super) unsafe fn nibbles(data: *const int8x16_t) -> [int8x16_t; 8] {
+pub(super) unsafe fn nibbles(data: &mut From) -> [int8x16_t; 8] {
     // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
     unsafe {
         let bytes = four(data).map(|bytes| vreinterpretq_u8_s8(bytes));
@@ -61,10 +80,10 @@ pub(super) unsafe fn nibbles(data: *const int8x16_t) -> [int8x16_t; 8] {
 /// Eight vectors must be readable at `data`.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-pub(super) unsafe fn bytes(data: *const int8x16_t) -> [int8x16_t; 8] {
+pub(super) unsafe fn bytes(data: &mut From) -> [int8x16_t; 8] {
     // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
     unsafe {
-        let ([a, b, c, d], [e, f, g, h]) = (four(data), four(data.add(4)));
+        let ([a, b, c, d], [e, f, g, h]) = (four(data), four(data));
         [a, b, c, d, e, f, g, h]
     }
 }
@@ -73,7 +92,7 @@ pub(super) unsafe fn bytes(data: *const int8x16_t) -> [int8x16_t; 8] {
 /// registers for it. The CPU itself waits for nothing.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-pub(super) fn then(mut address: *const u8, total: &mut float32x4_t) -> *const u8 {
+pub(super) fn then(mut address: From, total: &mut float32x4_t) -> From {
     // SAFETY: no instruction at all.
     unsafe {
         asm!("// {0}, {1:v}", inout(reg) address, inout(vreg) *total, options(pure, readonly, nostack, preserves_flags));
@@ -82,9 +101,12 @@ pub(super) fn then(mut address: *const u8, total: &mut float32x4_t) -> *const u8
 }
 
 /// 1.5 × 2²³. Integers below 2²² in magnitude, summed on top of its bits, give the bits of the float that is so much
-/// larger; taking it off again is exact, and costs the Cortex-A76 half of what a conversion does.
+/// larger; taking it off again is exact, and costs the Cortex-A76 half of what a conversion does. With a number `fraction`
+/// bits smaller, the integers count as so many bits less.
 #[cfg(target_arch = "aarch64")]
-pub(super) const ROUND: f32 = 12_582_912.0;
+pub(super) const fn round(fraction: i32) -> f32 {
+    12_582_912.0 / (1 << fraction) as f32
+}
 
 /// A column's quants as they are.
 #[cfg(target_arch = "aarch64")]
@@ -193,17 +215,16 @@ pub(super) fn dot_neon<F: Quads>(w: &[int8x16_t; 8], x: [int8x16_t; 8], zero: in
     vcvtq_f32_s32(sums)
 }
 
-/// Eight `sdot` by element.
+/// Eight `sdot` by element, of quants shifted by [`Quads::FRACTION`]; so is `zero`.
 #[cfg(target_arch = "aarch64")]
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-#[allow(clippy::extra_unused_type_parameters)] // called as `dot_neon` is
 pub(super) fn dot_dotprod<F: Quads>(
     w: &[int8x16_t; 8],
     (low, high): (int8x16_t, int8x16_t),
     zero: int32x4_t,
 ) -> float32x4_t {
-    let sum = vaddq_s32(zero, vreinterpretq_s32_f32(vdupq_n_f32(ROUND)));
+    let sum = vaddq_s32(zero, vreinterpretq_s32_f32(vdupq_n_f32(const { round(F::FRACTION) })));
     let sum = neon::sdot_lane::<0>(sum, w[0], low);
     let sum = neon::sdot_lane::<1>(sum, w[1], low);
     let sum = neon::sdot_lane::<2>(sum, w[2], low);
@@ -212,11 +233,11 @@ pub(super) fn dot_dotprod<F: Quads>(
     let sum = neon::sdot_lane::<1>(sum, w[5], high);
     let sum = neon::sdot_lane::<2>(sum, w[6], high);
     let sum = neon::sdot_lane::<3>(sum, w[7], high);
-    vsubq_f32(vreinterpretq_f32_s32(sum), vdupq_n_f32(ROUND))
+    vsubq_f32(vreinterpretq_f32_s32(sum), vdupq_n_f32(const { round(F::FRACTION) }))
 }
 
 /// `total + (quad · column) × (scale × scales[LANE])`, where the column's quants are `AT` bytes behind `x` and lane `LANE` of
-/// `zeros` is added to the integers. In one piece, because 16 totals, eight vectors of weights, two of scales and what is in
+/// `zeros` is added to the integers, both shifted by [`Quads::FRACTION`]. In one piece, because 16 totals, eight vectors of weights, two of scales and what is in
 /// between leave the compiler no register to be clever with.
 ///
 /// # Safety
@@ -233,7 +254,7 @@ pub(super) unsafe fn column_dotprod<F: Quads, const AT: usize, const LANE: usize
     zeros: int32x4_t,
 ) -> float32x4_t {
     macro_rules! column {
-        ($begin:literal $(, $zeros:ident = $value:expr)?) => {
+        ($begin:literal, $fraction:literal $(, $zeros:ident = $value:expr)?) => {
             asm!(
                 "ldp {low:q}, {high:q}, [{x}, #{at}]",
                 $begin,
@@ -246,7 +267,7 @@ pub(super) unsafe fn column_dotprod<F: Quads, const AT: usize, const LANE: usize
                 "sdot {sum:v}.4s, {w6:v}.16b, {high:v}.4b[2]",
                 "sdot {sum:v}.4s, {w7:v}.16b, {high:v}.4b[3]",
                 "fmul {low:v}.4s, {scale:v}.4s, {scales:v}.s[{lane}]",
-                "scvtf {sum:v}.4s, {sum:v}.4s",
+                concat!("scvtf {sum:v}.4s, {sum:v}.4s", $fraction),
                 "fmla {total:v}.4s, {sum:v}.4s, {low:v}.4s",
                 total = inout(vreg) total, sum = out(vreg) _, low = out(vreg) _, high = out(vreg) _, x = in(reg) x,
                 w0 = in(vreg) w[0], w1 = in(vreg) w[1], w2 = in(vreg) w[2], w3 = in(vreg) w[3],
@@ -259,10 +280,12 @@ pub(super) unsafe fn column_dotprod<F: Quads, const AT: usize, const LANE: usize
     }
     // SAFETY: the caller's promise.
     unsafe {
-        if F::ZERO == 0 {
-            column!("movi {sum:v}.2d, #0");
-        } else {
-            column!("dup {sum:v}.4s, {zeros:v}.s[{lane}]", zeros = zeros);
+        match (F::ZERO, F::FRACTION) {
+            (0, 0) => column!("movi {sum:v}.2d, #0", ""),
+            (0, 3) => column!("movi {sum:v}.2d, #0", ", #3"),
+            (_, 0) => column!("dup {sum:v}.4s, {zeros:v}.s[{lane}]", "", zeros = zeros),
+            (_, 3) => column!("dup {sum:v}.4s, {zeros:v}.s[{lane}]", ", #3", zeros = zeros),
+            _ => const { assert!(F::FRACTION == 0 || F::FRACTION == 3 || F::FRACTION == 2) },
         }
     }
     total

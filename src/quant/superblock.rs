@@ -25,6 +25,8 @@
 //! scales are made into floats, [`Scales`], for all 16 rows; after that a part is like a block of [`super::block32`].
 
 use super::input::{BLOCK, Inputs};
+#[cfg(target_arch = "aarch64")]
+use super::quads::From;
 use super::quads::Quads;
 use super::{Format, Sums, TILE};
 use crate::simd::Level;
@@ -124,6 +126,37 @@ impl Head<'_> {
     }
 }
 
+/// Whole numbers below 128, with `less` (below 128, too) taken off each, as floats.
+///
+/// Put below a float's sign and exponent, such a number is the float 128 larger. So an Arm CPU needs no conversions, which
+/// have only one of its two pipes: two rounds of interleaving, and a subtraction, which is exact.
+#[inline(always)]
+pub fn floats(small: [u8; TILE], less: u8) -> [f32; TILE] {
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: registers only; 16 bytes are a vector, and four vectors 16 floats.
+    unsafe {
+        use core::arch::aarch64::*;
+        let mut zero = vdupq_n_u16(0);
+        // What is interleaved with a known zero, LLVM makes a shift again.
+        core::arch::asm!("// {0:v}", inout(vreg) zero, options(pure, nomem, nostack, preserves_flags));
+        let small = core::mem::transmute::<[u8; TILE], uint8x16_t>(small);
+        let high = vdupq_n_u8((128f32.to_bits() >> 24) as u8);
+        let (low, high) = (vzip1q_u8(small, high), vzip2q_u8(small, high));
+        let (low, high) = (vreinterpretq_u16_u8(low), vreinterpretq_u16_u8(high));
+        let off = vdupq_n_f32(128.0 + f32::from(less));
+        let float = |upper: uint16x8_t| vsubq_f32(vreinterpretq_f32_u16(upper), off);
+        let floats = [
+            float(vzip1q_u16(zero, low)),
+            float(vzip2q_u16(zero, low)),
+            float(vzip1q_u16(zero, high)),
+            float(vzip2q_u16(zero, high)),
+        ];
+        core::mem::transmute::<[float32x4_t; 4], [f32; TILE]>(floats)
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    small.map(|small| f32::from(small) - f32::from(less))
+}
+
 /// A format of superblocks: what differs between them. Wrapped in [`Superblocks`], it is a [`Format`].
 pub trait Superblock: Quads {
     /// Number in the GGUF tensor directory.
@@ -150,18 +183,19 @@ pub trait Superblock: Quads {
     /// Makes the scales of 16 rows.
     fn scales(head: Head<'_>, scales: &mut Scales);
     /// The quants of a part of four rows, before [`Quads::ZERO`] is taken off: vector `i` is columns `4i` to `4i + 3` of each.
+    /// `data` is the next quad's afterwards.
     ///
     /// # Safety
     /// The data of a quad ([`words`] vectors) must be readable at `data`, which may have any alignment.
     #[cfg(target_arch = "aarch64")]
-    unsafe fn quad(data: *const int8x16_t) -> [int8x16_t; 8];
+    unsafe fn quad(data: &mut From) -> [int8x16_t; 8];
     /// The same for `sdot`, shifted left by [`Quads::FRACTION`] bits.
     ///
     /// # Safety
     /// As above.
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn quad_dotprod(data: *const int8x16_t) -> [int8x16_t; 8] {
+    unsafe fn quad_dotprod(data: &mut From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise.
         unsafe { Self::quad(data) }
     }

@@ -67,21 +67,22 @@ def innermost(body):
     return max(texts, key=lambda loop: sum(bool(MULTIPLY.match(code)) for code in loop))
 
 
-# Turns of the loop that makes a format's scales, where there is one.
-SCALE_TURNS = {"Q6_K": 16, "Iq4Xs": 8}
+# Turns of the loop that makes a format's scales, if the compiler left one.
+SCALE_TURNS = {"Q4_K": 4, "Q5_K": 4, "Q6_K": 16, "Iq4Xs": 8}
 
 
 def scale_cycles(body, kind, cpu):
     """Cycles of the function that makes the scales of a superblock of 16 rows, with its loop unrolled."""
     plain = lambda code: not re.match(r"^(b|b\.\w+|cbn?z|tbn?z|ret|bl|udf|nop|adrp?)\b", code)
     texts = [re.sub(r" <.*>", "", code) for _, code in body if plain(code)]
-    loop = []
-    if kind in SCALE_TURNS:
-        loops = [i for i, (a, code) in enumerate(body) if (j := re.match(r"^b\.ne\s+0x([0-9a-f]+)", code)) and int(j[1], 16) <= a]
-        last = loops[0]
-        first = (int(re.match(r"^b\.ne\s+0x([0-9a-f]+)", body[last][1])[1], 16) - body[0][0]) // 4
-        loop = [code for _, code in body[first:last] if plain(code)]
-    return cycles(texts, cpu) + (SCALE_TURNS.get(kind, 1) - 1) * (cycles(loop, cpu) if loop else 0)
+    back = lambda code: re.match(r"^b\.\w+\s+0x([0-9a-f]+)", code)
+    loops = [i for i, (a, code) in enumerate(body) if (to := back(code)) and int(to[1], 16) <= a]
+    if not loops:
+        return cycles(texts, cpu)
+    (last,) = loops
+    first = (int(back(body[last][1])[1], 16) - body[0][0]) // 4
+    loop = [code for _, code in body[first:last] if plain(code)]
+    return cycles(texts, cpu) + (SCALE_TURNS[kind] - 1) * cycles(loop, cpu)
 
 
 def simulate(loop, cpu, turns, *options):
@@ -104,6 +105,9 @@ def main():
     kernels = functions(sys.argv[1])
     # Superblocks' scales are made by a function of their own, for 16 rows at once: no loop, or one that is unrolled.
     scales = {kind: kernels.pop(("scales", "neon", kind)) for shape, _, kind in list(kernels) if shape == "scales"}
+    # The linker keeps one of two functions with the same code.
+    scales.setdefault("Q5_K", scales.get("Q4_K"))
+    scales.setdefault("Q4_K", scales.get("Q5_K"))
     order = list(COLUMNS)
     names = sorted(kernels, key=lambda name: (name[1] != "neon", order.index(name[0]), name[2]))
     if len(sys.argv) > 2:

@@ -2,7 +2,7 @@
 
 use super::super::input::{BLOCK, Inputs, Lanes};
 use super::super::quads::{
-    column_dotprod, column_neon, column_sixteens_dotprod, column_sixteens_neon, dot_dotprod, dot_neon,
+    From, column_dotprod, column_neon, column_sixteens_dotprod, column_sixteens_neon, dot_dotprod, dot_neon,
     dot_sixteens_dotprod, dot_sixteens_neon, pair, repeated, then,
 };
 use super::super::{Sums, TILE};
@@ -115,7 +115,7 @@ fn prefetch(from: *const u8, lines: usize) {
 
 /// Makes the kernels of a level: as in [`super::super::block32`], but for where the scales are.
 macro_rules! kernels {
-    ($features:literal, $kernels:ident, $one:ident, $quads:ident, $spread:ident, $dot:ident, $dot_sixteens:ident,
+    ($features:literal, $kernels:ident, $one:ident, $fraction:expr, $quads:ident, $spread:ident, $dot:ident, $dot_sixteens:ident,
         $column:ident, $column_sixteens:ident, $($quad:literal)+,
         $($name:ident: $columns:literal = $([$first:literal: $($lane:literal)+])+;)+) => {
         const fn $kernels<F: Superblock>() -> Kernels {
@@ -133,19 +133,19 @@ macro_rules! kernels {
                 // SAFETY: superblocks of the tile and blocks of the column, which the caller promised.
                 unsafe {
                     scales_neon::<F>(block, scales);
-                    let mut data = block.add(head::<F>() * TILE);
+                    let mut data: From = block.add(head::<F>() * TILE).cast();
                     let (mut scale, mut minimum) = (scales.scales.as_ptr(), scales.minimums.as_ptr());
                     let mut factors = scales.factors.as_ptr();
                     for _ in 0..PARTS {
-                        prefetch(data, words::<F>());
+                        prefetch(data.cast(), words::<F>());
                         let x = $spread(lanes.quants.add(at * BLOCK).cast());
                         let unit = *lanes.scales.add(at);
                         let sum = *lanes.sums.add(at);
-                        let zero = vdupq_n_s32(F::ZERO * *lanes.deficits.add(at));
+                        let zero = vdupq_n_s32((F::ZERO << $fraction) * *lanes.deficits.add(at));
                         // Written out: the compiler unrolls no loop with assembly in it.
                         $({
                             data = then(data, &mut totals[($quad + 3) % 4]);
-                            let quants = F::$quads(data.cast::<int8x16_t>().add($quad * words::<F>()));
+                            let quants = F::$quads(&mut data);
                             let four = neon::load_floats_at::<{ 16 * $quad }>(scale.cast());
                             let products = if F::SIXTEENS {
                                 let factors = factors.cast::<int32x4_t>();
@@ -160,14 +160,13 @@ macro_rules! kernels {
                                 totals[$quad] = vfmaq_n_f32(totals[$quad], four, sum);
                             }
                         })+
-                        data = data.add(TILE * 4 * words::<F>());
                         if !F::SIXTEENS {
                             scale = scale.add(1);
                         }
                         (minimum, factors) = (minimum.wrapping_add(1), factors.wrapping_add(2));
                         at += lanes.width;
                     }
-                    block = block.add(TILE * F::BYTES);
+                    block = data.cast(); // a superblock ends where its last quad does
                 }
             }
             for (sums, total) in sums.as_chunks_mut::<4>().0.iter_mut().zip(totals) {
@@ -200,7 +199,7 @@ macro_rules! kernels {
                     // SAFETY: a part of the superblock and of the columns, which the caller promised; behind the scales
                     // and sums of the last column there is room for three more.
                     unsafe {
-                        let quants = F::$quads(data.cast());
+                        let quants = F::$quads(&mut data.cast());
                         let unit = neon::load_floats(scale);
                         $(
                             let four_scales = neon::load_floats_at::<{ 4 * $first }>(scales);
@@ -216,7 +215,7 @@ macro_rules! kernels {
                                 let mut zeros = vdupq_n_s32(0);
                                 if F::ZERO != 0 {
                                     let four = neon::load_floats_at::<{ 4 * $first }>(deficits.cast());
-                                    zeros = vmulq_n_s32(vreinterpretq_s32_f32(four), F::ZERO);
+                                    zeros = vmulq_n_s32(vreinterpretq_s32_f32(four), F::ZERO << $fraction);
                                 }
                                 $(
                                     let total = totals[$first + $lane];
@@ -254,7 +253,7 @@ macro_rules! kernels {
     };
 }
 
-kernels! { "neon", kernels_neon, one_neon, quad, repeated, dot_neon, dot_sixteens_neon, column_neon, column_sixteens_neon,
+kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_neon, dot_sixteens_neon, column_neon, column_sixteens_neon,
     0 1 2 3,
     two_neon: 2 = [0: 0 1];
     four_neon: 4 = [0: 0 1 2 3];
@@ -262,7 +261,7 @@ kernels! { "neon", kernels_neon, one_neon, quad, repeated, dot_neon, dot_sixteen
     sixteen_neon: 16 = [0: 0 1 2 3] [4: 0 1 2 3] [8: 0 1 2 3] [12: 0 1 2 3];
 }
 
-kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, quad_dotprod, pair, dot_dotprod, dot_sixteens_dotprod,
+kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, F::FRACTION, quad_dotprod, pair, dot_dotprod, dot_sixteens_dotprod,
     column_dotprod, column_sixteens_dotprod, 0 1 2 3,
     two_dotprod: 2 = [0: 0 1];
     four_dotprod: 4 = [0: 0 1 2 3];
