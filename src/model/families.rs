@@ -303,7 +303,7 @@ pub static FAMILIES: &[Family] = &[
     Family {
         architecture: "qwen3moe",
         name: "Qwen 3 MoE",
-        examples: "Qwen3-30B-A3B",
+        examples: "the shape of Qwen3-30B-A3B, whose files are too large so far",
         qk_norm: Presence::Always(QkNorm::Head),
         experts: Some(Mixture { normalized: true, shared_gate: false, required: true }),
         ..QWEN2
