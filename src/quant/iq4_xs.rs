@@ -12,7 +12,7 @@ use super::superblock::{Head, Part, Scales, Superblock, floats};
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
-use core::arch::aarch64::int8x16_t;
+use core::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::__m256i;
 
@@ -39,6 +39,7 @@ impl Superblock for Iq4Xs {
     const SMALL: usize = 6;
     const MINIMUM: bool = false;
     const SIXTEENS: bool = false;
+    const LESS: u8 = 32;
 
     fn unpack(block: &[u8], part: usize) -> Part {
         let mut quants = [0; 32];
@@ -64,10 +65,26 @@ impl Superblock for Iq4Xs {
         let d = head.number(0);
         for (part, scales) in scales.scales.iter_mut().enumerate() {
             let [high, low] = [head.small(1, part / 4), head.small(1, 2 + part / 2)];
-            let factors = floats(core::array::from_fn(|row| six_bits(high[row], low[row], part)), 32);
+            let factors = floats(core::array::from_fn(|row| six_bits(high[row], low[row], part)), Self::LESS);
             for row in 0..super::TILE {
                 scales[row] = d[row] * factors[row];
             }
+        }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
+        use crate::simd::neon::load;
+        // SAFETY: the caller's promise: six vectors; Advanced SIMD is part of every AArch64 target of this project.
+        unsafe {
+            let turned = |vector: usize, by: i8| {
+                vshlq_u8(vreinterpretq_u8_s8(load(small.add(super::TILE * vector))), vdupq_n_s8(by))
+            };
+            let by = part.cast_signed() as i8;
+            let (high, low) = (turned(part / 4, 4 - 2 * (by & 3)), turned(2 + part / 2, -4 * (by & 1)));
+            let bits = vbslq_u8(vdupq_n_u8(0xf), low, high);
+            [vandq_u8(bits, vdupq_n_u8(63)), bits]
         }
     }
 

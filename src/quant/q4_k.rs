@@ -3,7 +3,9 @@
 //! Block, 144 bytes: d and dmin (binary16), 12 bytes of scales and minimums, then 128 bytes: for every two parts 32, whose low
 //! halves are the weights of the first and whose high halves those of the second. Source: ggml block layouts (`block_q4_K`).
 //!
-//! In a tile each part has 16 bytes of its own, with its first 16 weights in the low halves.
+//! In a tile each part has 16 bytes of its own, with its first 16 weights in the low halves. Of the 12 bytes of scales and
+//! minimums, byte `p` is the scale of part `p`, and the highest two bits of its minimum above that; the minimums' lower four are
+//! in the last four bytes, two parts in each.
 
 use super::block32::half;
 use super::quads::Quads;
@@ -11,7 +13,7 @@ use super::superblock::{Head, PARTS, Part, Scales, Superblock, floats};
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
-use core::arch::aarch64::int8x16_t;
+use core::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::__m256i;
 
@@ -44,18 +46,25 @@ impl Superblock for Q4_K {
     }
 
     fn sort(block: &[u8], sorted: &mut [u8]) {
-        sorted[..16].copy_from_slice(&block[..16]);
+        sort_scales(block, sorted);
         split_parts(&block[16..], |part, i, byte| sorted[16 + 16 * part + i] = byte);
     }
 
     fn unsort(sorted: &[u8], block: &mut [u8]) {
-        block[..16].copy_from_slice(&sorted[..16]);
+        unsort_scales(sorted, block);
         join_parts(&mut block[16..], |part, i| sorted[16 + 16 * part + i]);
     }
 
     #[inline(always)]
     fn scales(head: Head<'_>, scales: &mut Scales) {
         six_bit_scales(head, scales);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { part_bytes(small, part) }
     }
 
     #[cfg(target_arch = "aarch64")]
@@ -96,24 +105,69 @@ pub fn scale_and_minimum(block: &[u8], part: usize) -> (f32, f32) {
     (half(block) * f32::from(scale), -(half(&block[2..]) * f32::from(minimum)))
 }
 
+/// Copies a block's first 16 bytes, with scales and minimums in a tile's order.
+pub fn sort_scales(block: &[u8], sorted: &mut [u8]) {
+    let bytes = &block[4..16];
+    let six = |part: usize| match part.checked_sub(4) {
+        None => (bytes[part] & 63, bytes[part + 4] & 63),
+        Some(p) => (bytes[p + 8] & 0xf | bytes[p] >> 6 << 4, bytes[p + 8] >> 4 | bytes[p + 4] >> 6 << 4),
+    };
+    sorted[..4].copy_from_slice(&block[..4]);
+    for part in 0..PARTS {
+        let (scale, minimum) = six(part);
+        sorted[4 + part] = scale | minimum >> 4 << 6;
+    }
+    for pair in 0..PARTS / 2 {
+        sorted[12 + pair] = six(2 * pair).1 & 0xf | six(2 * pair + 1).1 << 4;
+    }
+}
+
+/// What [`sort_scales`] did, backwards.
+pub fn unsort_scales(sorted: &[u8], block: &mut [u8]) {
+    let six = |part: usize| {
+        let byte = sorted[4 + part];
+        (byte & 63, sorted[12 + part / 2] >> (part % 2 * 4) & 0xf | byte >> 6 << 4)
+    };
+    block[..4].copy_from_slice(&sorted[..4]);
+    for i in 0..4 {
+        let ((scale, minimum), (other, lower)) = (six(i), six(i + 4));
+        block[4 + i] = scale | other >> 4 << 6;
+        block[8 + i] = minimum | lower >> 4 << 6;
+        block[12 + i] = other & 0xf | lower << 4;
+    }
+}
+
+/// [`Superblock::part_bytes`] of what [`sort_scales`] sorted.
+///
+/// # Safety
+/// Twelve vectors must be readable.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
+    use crate::simd::neon::load;
+    // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
+    unsafe {
+        let vector = |index: usize| vreinterpretq_u8_s8(load(small.add(super::TILE * index)));
+        let byte = vector(part);
+        let four =
+            vshlq_u8(vector(PARTS + part / 2), vdupq_n_s8(if part.is_multiple_of(2) { 0 } else { -4 }));
+        let minimum = vbslq_u8(vdupq_n_u8(0xf), four, vshrq_n_u8::<2>(byte));
+        [vandq_u8(byte, vdupq_n_u8(63)), minimum]
+    }
+}
+
 /// The same for 16 rows of a tile.
 #[inline(always)]
 pub fn six_bit_scales(head: Head<'_>, scales: &mut Scales) {
     let (d, minus) = (head.number(0), head.number(1).map(|dmin| -dmin));
-    for part in 0..PARTS / 2 {
-        let [low, high, both] = [head.small(2, part), head.small(2, part + 4), head.small(2, part + 8)];
-        let bytes = |byte: &dyn Fn(usize) -> u8| floats(core::array::from_fn(byte), 0);
-        let [first, minimum, other, lower] = [
-            bytes(&|row| low[row] & 63),
-            bytes(&|row| high[row] & 63),
-            bytes(&|row| both[row] & 0xf | low[row] >> 6 << 4),
-            bytes(&|row| both[row] >> 4 | high[row] >> 6 << 4),
-        ];
+    for part in 0..PARTS {
+        let (byte, four) = (head.small(2, part), head.small(2, PARTS + part / 2));
+        let scale = floats(byte.map(|byte| byte & 63), 0);
+        let minimum = core::array::from_fn(|row| four[row] >> (part % 2 * 4) & 0xf | byte[row] >> 6 << 4);
+        let minimum = floats(minimum, 0);
         for row in 0..super::TILE {
-            scales.scales[part][row] = d[row] * first[row];
+            scales.scales[part][row] = d[row] * scale[row];
             scales.minimums[part][row] = minus[row] * minimum[row];
-            scales.scales[part + 4][row] = d[row] * other[row];
-            scales.minimums[part + 4][row] = minus[row] * lower[row];
         }
     }
 }

@@ -6,14 +6,16 @@
 //! In a tile each part has 20 bytes of its own, as in [`super::q5_0`]: there 16 is taken off each quant, and comes back from the
 //! sum of the activations.
 
-use super::q4_k::{join_parts, quantize, scale_and_minimum, six_bit_scales, split_parts};
+use super::q4_k::{
+    join_parts, quantize, scale_and_minimum, six_bit_scales, sort_scales, split_parts, unsort_scales,
+};
 use super::q5_0;
 use super::quads::Quads;
 use super::superblock::{Head, PARTS, Part, Scales, Superblock};
 use alloc::vec::Vec;
 
 #[cfg(target_arch = "aarch64")]
-use core::arch::aarch64::int8x16_t;
+use core::arch::aarch64::{int8x16_t, uint8x16_t};
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::__m256i;
 
@@ -51,7 +53,7 @@ impl Superblock for Q5_K {
     }
 
     fn sort(block: &[u8], sorted: &mut [u8]) {
-        sorted[..16].copy_from_slice(&block[..16]);
+        sort_scales(block, sorted);
         split_parts(&block[48..], |part, i, byte| sorted[16 + PART * part + 4 + i] = byte);
         for part in 0..PARTS {
             let fifth = |i: usize| u32::from(block[16 + i] >> part & 1) << i;
@@ -63,7 +65,7 @@ impl Superblock for Q5_K {
     }
 
     fn unsort(sorted: &[u8], block: &mut [u8]) {
-        block[..16].copy_from_slice(&sorted[..16]);
+        unsort_scales(sorted, block);
         let mut parts = [[0; PART]; PARTS];
         for (part, from) in parts.iter_mut().zip(sorted[16..].as_chunks::<PART>().0) {
             *part = *from;
@@ -78,6 +80,13 @@ impl Superblock for Q5_K {
     #[inline(always)]
     fn scales(head: Head<'_>, scales: &mut Scales) {
         six_bit_scales(head, scales);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { super::q4_k::part_bytes(small, part) }
     }
 
     #[cfg(target_arch = "aarch64")]

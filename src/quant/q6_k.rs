@@ -11,6 +11,8 @@
 //! weight `28 + c`. So six vectors of a quad are a shift each, or a mask where a quant may be four times as large, and two are
 //! three insertions.
 
+#[cfg(target_arch = "aarch64")]
+use super::TILE;
 use super::block32::half;
 use super::quads::Quads;
 use super::superblock::{Head, PARTS, Part, Scales, Superblock};
@@ -111,6 +113,16 @@ impl Superblock for Q6_K {
             for (factor, byte) in factors.iter_mut().zip(bytes) {
                 *factor = i32::from(byte.cast_signed());
             }
+        }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
+        // SAFETY: the caller's promise: 16 vectors.
+        unsafe {
+            let (first, last) = crate::simd::neon::load_pair(small.add(2 * TILE * part));
+            [vreinterpretq_u8_s8(first), vreinterpretq_u8_s8(last)]
         }
     }
 

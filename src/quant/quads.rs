@@ -429,10 +429,10 @@ pub(super) fn dot_sixteens_dotprod<F: Quads>(
     if F::FRACTION == 2 { vcvtq_n_f32_s32::<2>(sum) } else { vcvtq_f32_s32(sum) }
 }
 
-/// As [`column_dotprod`], with the factors of the first 16 columns at `factors` and those of the last 64 bytes behind.
+/// As [`column_dotprod`], with factors of the first and of the last 16 columns.
 ///
 /// # Safety
-/// 32 quants must be readable `AT` bytes behind `x`, and 80 bytes at `factors`.
+/// 32 quants must be readable `AT` bytes behind `x`.
 #[cfg(target_arch = "aarch64")]
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
@@ -442,7 +442,7 @@ pub(super) unsafe fn column_sixteens_dotprod<F: Quads, const AT: usize, const LA
     x: *const i8,
     scale: float32x4_t,
     scales: float32x4_t,
-    factors: *const i32,
+    factors: [int32x4_t; 2],
 ) -> float32x4_t {
     macro_rules! column {
         ($convert:literal) => {
@@ -457,16 +457,14 @@ pub(super) unsafe fn column_sixteens_dotprod<F: Quads, const AT: usize, const LA
                 "sdot {first:v}.4s, {w2:v}.16b, {low:v}.4b[2]",
                 "sdot {last:v}.4s, {w6:v}.16b, {high:v}.4b[2]",
                 "sdot {first:v}.4s, {w3:v}.16b, {low:v}.4b[3]",
-                "ldr {low:q}, [{factors}]",
                 "sdot {last:v}.4s, {w7:v}.16b, {high:v}.4b[3]",
-                "ldr {high:q}, [{factors}, #64]",
-                "mul {first:v}.4s, {first:v}.4s, {low:v}.4s",
-                "mla {first:v}.4s, {last:v}.4s, {high:v}.4s",
+                "mul {first:v}.4s, {first:v}.4s, {f0:v}.4s",
+                "mla {first:v}.4s, {last:v}.4s, {f1:v}.4s",
                 "fmul {low:v}.4s, {scale:v}.4s, {scales:v}.s[{lane}]",
                 $convert,
                 "fmla {total:v}.4s, {first:v}.4s, {low:v}.4s",
                 total = inout(vreg) total, first = out(vreg) _, last = out(vreg) _, low = out(vreg) _,
-                high = out(vreg) _, x = in(reg) x, factors = in(reg) factors,
+                high = out(vreg) _, x = in(reg) x, f0 = in(vreg) factors[0], f1 = in(vreg) factors[1],
                 w0 = in(vreg) w[0], w1 = in(vreg) w[1], w2 = in(vreg) w[2], w3 = in(vreg) w[3],
                 w4 = in(vreg) w[4], w5 = in(vreg) w[5], w6 = in(vreg) w[6], w7 = in(vreg) w[7],
                 scale = in(vreg) scale, scales = in(vreg) scales,
@@ -489,7 +487,7 @@ pub(super) unsafe fn column_sixteens_dotprod<F: Quads, const AT: usize, const LA
 /// The same without `sdot`.
 ///
 /// # Safety
-/// 32 quants must be readable `AT` bytes behind `x`, and 80 bytes at `factors`.
+/// 32 quants must be readable `AT` bytes behind `x`.
 #[cfg(target_arch = "aarch64")]
 #[inline]
 #[target_feature(enable = "neon")]
@@ -500,7 +498,7 @@ pub(super) unsafe fn column_sixteens_neon<F: Quads, const AT: usize, const LANE:
     x: *const i8,
     scale: float32x4_t,
     scales: float32x4_t,
-    factors: *const i32,
+    factors: [int32x4_t; 2],
 ) -> float32x4_t {
     // SAFETY: the caller's promise.
     unsafe {
@@ -510,20 +508,18 @@ pub(super) unsafe fn column_sixteens_neon<F: Quads, const AT: usize, const LANE:
             step!("smlal", "smlal2", "w2", 2), step!("smlal", "smlal2", "w3", 3),
             "ldr {x:q}, [{p}, #{behind}]",
             "addp {low:v}.8h, {low:v}.8h, {high:v}.8h",
-            "ldr {t:q}, [{factors}]",
             "saddlp {first:v}.4s, {low:v}.8h",
-            "mul {first:v}.4s, {first:v}.4s, {t:v}.4s",
+            "mul {first:v}.4s, {first:v}.4s, {f0:v}.4s",
             step!("smull", "smull2", "w4", 0), step!("smlal", "smlal2", "w5", 1),
             step!("smlal", "smlal2", "w6", 2), step!("smlal", "smlal2", "w7", 3),
             "addp {low:v}.8h, {low:v}.8h, {high:v}.8h",
-            "ldr {t:q}, [{factors}, #64]",
             "saddlp {low:v}.4s, {low:v}.8h",
-            "mla {first:v}.4s, {low:v}.4s, {t:v}.4s",
+            "mla {first:v}.4s, {low:v}.4s, {f1:v}.4s",
             "fmul {t:v}.4s, {scale:v}.4s, {scales:v}.s[{lane}]",
             "scvtf {first:v}.4s, {first:v}.4s",
             "fmla {total:v}.4s, {first:v}.4s, {t:v}.4s",
             total = inout(vreg) total, low = out(vreg) _, high = out(vreg) _, x = out(vreg) _, t = out(vreg) _,
-            first = out(vreg) _, factors = in(reg) factors,
+            first = out(vreg) _, f0 = in(vreg) factors[0], f1 = in(vreg) factors[1],
             w0 = in(vreg) w[0], w1 = in(vreg) w[1], w2 = in(vreg) w[2], w3 = in(vreg) w[3],
             w4 = in(vreg) w[4], w5 = in(vreg) w[5], w6 = in(vreg) w[6], w7 = in(vreg) w[7],
             p = in(reg) x, scale = in(vreg) scale, scales = in(vreg) scales,

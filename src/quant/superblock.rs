@@ -14,7 +14,7 @@
 //!   numbers, then [`Superblock::SMALL`] bytes (what scales are made of), then the quants of each part, as many bytes for each,
 //!   in words of four; `unsort` puts them back.
 //! * `scales` makes the scales of 16 rows at once from that head: plain loops over the rows, which the compiler turns into
-//!   vector code.
+//!   vector code. `part_bytes` has the bytes of one part's, where any part takes the same few steps to them.
 //! * `quad` and `pairs` unpack a part of four rows, as in [`super::block32`]. Bits may be sorted so that this takes few
 //!   instructions: [`super::q5_0`] and [`super::q6_k`] show how.
 //!
@@ -22,7 +22,8 @@
 //!
 //! 16 rows, superblock after superblock. Of each: the 16 rows' first number, their second, …; their first small byte, …; then,
 //! part by part and quad by quad, the part's words in vectors of four rows × 4 bytes. Before a superblock is multiplied, its
-//! scales are made into floats, [`Scales`], for all 16 rows; after that a part is like a block of [`super::block32`].
+//! scales are made into floats, [`Scales`], for all 16 rows; after that a part is like a block of [`super::block32`]. Arm kernels
+//! for one column make those of a part when they come to it ([`Superblock::part_bytes`]).
 
 use super::input::{BLOCK, Inputs};
 #[cfg(target_arch = "aarch64")]
@@ -35,7 +36,7 @@ use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 #[cfg(target_arch = "aarch64")]
-use core::arch::aarch64::int8x16_t;
+use core::arch::aarch64::{int8x16_t, uint8x16_t};
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::__m256i;
 
@@ -126,6 +127,10 @@ impl Head<'_> {
     }
 }
 
+/// The highest byte of 128, a float.
+#[cfg(target_arch = "aarch64")]
+const HIGH: u8 = (128f32.to_bits() >> 24) as u8;
+
 /// Whole numbers below 128, with `less` (below 128, too) taken off each, as floats.
 ///
 /// Put below a float's sign and exponent, such a number is the float 128 larger. So an Arm CPU needs no conversions, which
@@ -140,7 +145,7 @@ pub fn floats(small: [u8; TILE], less: u8) -> [f32; TILE] {
         // What is interleaved with a known zero, LLVM makes a shift again.
         core::arch::asm!("// {0:v}", inout(vreg) zero, options(pure, nomem, nostack, preserves_flags));
         let small = core::mem::transmute::<[u8; TILE], uint8x16_t>(small);
-        let high = vdupq_n_u8((128f32.to_bits() >> 24) as u8);
+        let high = vdupq_n_u8(HIGH);
         let (low, high) = (vzip1q_u8(small, high), vzip2q_u8(small, high));
         let (low, high) = (vreinterpretq_u16_u8(low), vreinterpretq_u16_u8(high));
         let off = vdupq_n_f32(128.0 + f32::from(less));
@@ -182,6 +187,15 @@ pub trait Superblock: Quads {
     fn unsort(sorted: &[u8], block: &mut [u8]);
     /// Makes the scales of 16 rows.
     fn scales(head: Head<'_>, scales: &mut Scales);
+    /// What is taken off the bytes that scales are made of: see [`floats`].
+    const LESS: u8 = 0;
+    /// For 16 rows and one column: what the scale of a part is made of, a byte a row, then its minimum if there is one; or the
+    /// factors of its first and of its last 16 weights.
+    ///
+    /// # Safety
+    /// `small` must be where the small bytes of a superblock of a tile are.
+    #[cfg(target_arch = "aarch64")]
+    unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2];
     /// The quants of a part of four rows, before [`Quads::ZERO`] is taken off: vector `i` is columns `4i` to `4i + 3` of each.
     /// `data` is the next quad's afterwards.
     ///

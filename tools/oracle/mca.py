@@ -126,8 +126,8 @@ def main():
         cpu, board = CPUS[level]
         turn = cycles(loop, cpu)
         unit = turn / (rows * columns)
-        if kind in scales:
-            # Once for eight parts of 16 rows, whatever the number of columns.
+        if kind in scales and columns > 1:
+            # Once for eight parts of 16 rows, whatever the number of columns; with one column it is in the loop.
             unit += scale_cycles(scales[kind], kind, cpu) / (PARTS * TILE * columns)
         targets = TARGETS[level].get(kind)
         target = targets[0 if columns == 1 else 1] if targets and columns in (1, 16) else None

@@ -6,12 +6,12 @@ use super::super::quads::{
     dot_sixteens_dotprod, dot_sixteens_neon, pair, repeated, then,
 };
 use super::super::{Sums, TILE};
-use super::{Head, PARTS, Scales, Superblock, head, words};
+use super::{HIGH, Head, PARTS, Scales, Superblock, head, words};
 use crate::simd::{Level, neon};
-use core::arch::aarch64::*;
+use core::arch::{aarch64::*, asm};
 
 /// A tile by one column.
-type Single = unsafe fn(tile: *const u8, lanes: &Lanes<'_>, scales: &mut Scales, sums: &mut Sums);
+type Single = unsafe fn(tile: *const u8, lanes: &Lanes<'_>, sums: &mut Sums);
 /// One quad of a superblock of a tile by several columns, added to their sums.
 type Several =
     unsafe fn(block: *const u8, quad: usize, lanes: &Lanes<'_>, scales: &Scales, sums: &mut [Sums]);
@@ -59,7 +59,7 @@ pub unsafe fn multiply<F: Superblock>(
             let sums = &mut sums[done..done + count];
             let Some(several) = several else {
                 // SAFETY: the level that chose the kernels proves the instructions; the rest is the caller's promise.
-                unsafe { (kernels.one)(tile.as_ptr(), &lanes, &mut scales, &mut sums[0]) };
+                unsafe { (kernels.one)(tile.as_ptr(), &lanes, &mut sums[0]) };
                 continue;
             };
             sums.fill([0.0; TILE]);
@@ -97,6 +97,30 @@ unsafe fn scales_neon<F: Superblock>(block: *const u8, scales: &mut Scales) {
     F::scales(Head(bytes), scales);
 }
 
+/// The floats of [`super::floats`] of a quad's four rows.
+#[inline]
+#[target_feature(enable = "neon")]
+fn floats_of<const QUAD: usize>(bytes: uint8x16_t, less: u8) -> float32x4_t {
+    let high = vdupq_n_u8(HIGH);
+    let two = vreinterpretq_u16_u8(if QUAD < 2 { vzip1q_u8(bytes, high) } else { vzip2q_u8(bytes, high) });
+    let mut zero = vdupq_n_u16(0);
+    // SAFETY: no instruction at all. What is interleaved with a known zero, LLVM makes a shift again.
+    unsafe {
+        asm!("// {0:v}", inout(vreg) zero, options(pure, nomem, nostack, preserves_flags));
+    }
+    let bits = if QUAD.is_multiple_of(2) { vzip1q_u16(zero, two) } else { vzip2q_u16(zero, two) };
+    vsubq_f32(vreinterpretq_f32_u16(bits), vdupq_n_f32(128.0 + f32::from(less)))
+}
+
+/// The factors of a quad's four rows.
+#[inline]
+#[target_feature(enable = "neon")]
+fn factors_of<const QUAD: usize>(bytes: uint8x16_t) -> int32x4_t {
+    let bytes = vreinterpretq_s8_u8(bytes);
+    let two = if QUAD < 2 { vmovl_s8(vget_low_s8(bytes)) } else { vmovl_high_s8(bytes) };
+    if QUAD.is_multiple_of(2) { vmovl_s16(vget_low_s16(two)) } else { vmovl_high_s16(two) }
+}
+
 /// How far ahead of a part the next ones are asked for: as in [`super::super::block32`].
 const AHEAD: usize = 1024;
 
@@ -125,19 +149,24 @@ macro_rules! kernels {
 
         /// 16 rows × 1 column.
         #[target_feature(enable = $features)]
-        unsafe fn $one<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, scales: &mut Scales, sums: &mut Sums) {
+        unsafe fn $one<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, sums: &mut Sums) {
             let mut totals = [vdupq_n_f32(0.0); TILE / 4];
             let mut block = tile;
             let mut at = 0;
             for _ in 0..lanes.blocks / PARTS {
                 // SAFETY: superblocks of the tile and blocks of the column, which the caller promised.
                 unsafe {
-                    scales_neon::<F>(block, scales);
+                    prefetch(block, const { (head::<F>() * TILE).div_ceil(64) });
+                    let numbers = neon::load_half_quad(block.cast());
+                    let mut others = numbers;
+                    if F::MINIMUM {
+                        others = neon::load_half_quad(block.cast::<u16>().add(TILE)).map(|four| vnegq_f32(four));
+                    }
+                    let small = block.add(F::NUMBERS * 2 * TILE);
                     let mut data: From = block.add(head::<F>() * TILE).cast();
-                    let (mut scale, mut minimum) = (scales.scales.as_ptr(), scales.minimums.as_ptr());
-                    let mut factors = scales.factors.as_ptr();
-                    for _ in 0..PARTS {
+                    for part in 0..PARTS {
                         prefetch(data.cast(), words::<F>());
+                        let bytes = F::part_bytes(small, part);
                         let x = $spread(lanes.quants.add(at * BLOCK).cast());
                         let unit = *lanes.scales.add(at);
                         let sum = *lanes.sums.add(at);
@@ -146,24 +175,20 @@ macro_rules! kernels {
                         $({
                             data = then(data, &mut totals[($quad + 3) % 4]);
                             let quants = F::$quads(&mut data);
-                            let four = neon::load_floats_at::<{ 16 * $quad }>(scale.cast());
+                            let mut four = numbers[$quad];
                             let products = if F::SIXTEENS {
-                                let factors = factors.cast::<int32x4_t>();
-                                let two = [factors.add($quad).read(), factors.add($quad + TILE / 4).read()];
+                                let two = bytes.map(|bytes| factors_of::<$quad>(bytes));
                                 $dot_sixteens::<F>(&quants, x, two)
                             } else {
+                                four = vmulq_f32(four, floats_of::<$quad>(bytes[0], F::LESS));
                                 $dot::<F>(&quants, x, zero)
                             };
                             totals[$quad] = vfmaq_f32(totals[$quad], products, vmulq_n_f32(four, unit));
                             if F::MINIMUM {
-                                let four = neon::load_floats_at::<{ 16 * $quad }>(minimum.cast());
+                                let four = vmulq_f32(others[$quad], floats_of::<$quad>(bytes[1], 0));
                                 totals[$quad] = vfmaq_n_f32(totals[$quad], four, sum);
                             }
                         })+
-                        if !F::SIXTEENS {
-                            scale = scale.add(1);
-                        }
-                        (minimum, factors) = (minimum.wrapping_add(1), factors.wrapping_add(2));
                         at += lanes.width;
                     }
                     block = data.cast(); // a superblock ends where its last quad does
@@ -201,6 +226,7 @@ macro_rules! kernels {
                     unsafe {
                         let quants = F::$quads(&mut data.cast());
                         let unit = neon::load_floats(scale);
+                        let two = [factors.cast::<int32x4_t>().read(), factors.add(TILE).cast::<int32x4_t>().read()];
                         $(
                             let four_scales = neon::load_floats_at::<{ 4 * $first }>(scales);
                             if F::SIXTEENS {
@@ -208,7 +234,7 @@ macro_rules! kernels {
                                     let total = totals[$first + $lane];
                                     totals[$first + $lane] =
                                         $column_sixteens::<F, { ($first + $lane) * BLOCK }, $lane>(
-                                            total, &quants, x, unit, four_scales, factors,
+                                            total, &quants, x, unit, four_scales, two,
                                         );
                                 )+
                             } else {
