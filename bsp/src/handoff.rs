@@ -68,6 +68,10 @@ pub struct Handoff {
     pub release_words: [Option<u64>; 4],
     /// The firmware that starts cores and switches the board off, if there is one.
     pub psci: Option<Psci>,
+    /// The cores' `enable-method` says that the firmware starts them.
+    pub cores_by_psci: bool,
+    /// The board's revision code, as a Raspberry Pi's boot loader writes it.
+    pub revision: Option<u32>,
     /// Something did not fit in here or led nowhere, and was left out.
     pub incomplete: bool,
 }
@@ -298,6 +302,10 @@ fn property(
         ([_], "chosen", "bootargs") => facts.set_arguments(value),
         ([_], "chosen", "linux,initrd-start") => initrd.0 = cells(value, value.len() / 4).map(|cell| cell.0),
         ([_], "chosen", "linux,initrd-end") => initrd.1 = cells(value, value.len() / 4).map(|cell| cell.0),
+        ([_], "system", "linux,revision") => facts.revision = big_endian(value, 0),
+        ([_, Level { name: "cpus", .. }], node, "enable-method") if node.starts_with("cpu@") => {
+            facts.cores_by_psci |= text(value) == "psci";
+        }
         ([_, Level { name: "reserved-memory", .. }], _, "reg") => {
             if let Some(parent) = parent {
                 pairs(parent, &mut |start, bytes| facts.reserve(start, bytes));

@@ -16,7 +16,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use embodios::source::InPlace;
-use embodios_bsp::board::{Board, Devices, Start};
+use embodios_bsp::board::{Board, Devices, Release};
 use embodios_bsp::cpu::mmu::{Access, MapError, Tables};
 use embodios_bsp::cpu::psci::Refused;
 use embodios_bsp::cpu::{self, CORES_MAX, cores, mmu};
@@ -59,6 +59,7 @@ core::arch::global_asm!(
     // ---- Core 0 -----------------------------------------------------------------------------------------
     begin:
         mrs     x27, cntpct_el0         // time of the first instruction
+        mrs     x28, CurrentEL          // who may be below us hangs on it
         mrs     x1, mpidr_el1           // a boot loader may start all cores here: the others wait
         tst     x1, #0xffff
         b.ne    wait_for_core_0
@@ -167,6 +168,7 @@ core::arch::global_asm!(
         bl      own_stacks
         mov     x0, x26
         mov     x1, x27
+        lsr     x2, x28, #2
         bl      embodios_start
         b       halt
 
@@ -395,8 +397,8 @@ core::arch::global_asm!(
 );
 
 #[unsafe(no_mangle)]
-extern "C" fn embodios_start(x0: u64, ticks: u64) -> ! {
-    crate::start(Entry { x0, ticks })
+extern "C" fn embodios_start(x0: u64, ticks: u64, level: u64) -> ! {
+    crate::start(Entry { x0, ticks, level: level as u8 })
 }
 
 #[unsafe(no_mangle)]
@@ -411,6 +413,8 @@ pub struct Entry {
     pub x0: u64,
     /// The counter at the first instruction.
     pub ticks: u64,
+    /// The exception level of the first instruction.
+    pub level: u8,
 }
 
 /// What a core needs before its MMU is on: root of the tables, SCTLR_EL1, and whether it may begin. On a cache
@@ -486,8 +490,8 @@ pub fn stack_use(core: usize) -> (u64, u64) {
     (top - bottom, top - bottom - free)
 }
 
-/// The map all cores use. Forty-eight tables: eight for RAM up to 8 GiB, one for devices, the rest for the 2 MiB
-/// blocks in which rights change.
+/// The map all cores use. Forty-eight tables: one of GiB, sixteen for as many GiB of RAM, two for the devices of a
+/// Raspberry Pi 5, the rest for the 2 MiB blocks in which rights change.
 static TABLES: Tables<48> = Tables::new();
 
 /// First page: spin table and tags. Nothing else lives there, and once the cores are out nobody may touch it.
@@ -513,6 +517,7 @@ pub fn take_memory(
     handoff: &Handoff,
     tree: Option<Range<u64>>,
     board: &Board,
+    release: Release,
     allocator: &memory::Allocator,
 ) -> Result<Layout, MapError> {
     let image = image();
@@ -528,7 +533,7 @@ pub fn take_memory(
 
     let mut taken = Ranges::new();
     // Devices are no RAM, whatever a damaged hand-over says.
-    for range in handoff.reserved.iter().chain([&PAGE_ZERO]).chain(board.peripherals) {
+    for range in handoff.reserved.iter().chain([&PAGE_ZERO, &board.monitor]).chain(board.peripherals) {
         let _ = taken.push(range.clone());
     }
     for range in memory::free_ranges(&handoff.banks, &taken) {
@@ -541,7 +546,7 @@ pub fn take_memory(
     for range in board.peripherals {
         TABLES.map(range.clone(), Access::Device)?;
     }
-    if let Start::SpinTable(words) = board.start
+    if let Release::Words(words) = release
         && words.iter().any(|word| PAGE_ZERO.contains(word))
     {
         TABLES.map(PAGE_ZERO, Access::Data)?;
@@ -573,15 +578,11 @@ pub fn take_memory(
 /// The register blocks of the board we are on. Puts them into the entry code's map, which is in use until
 /// [`take_memory`] has built its own: once, on core 0.
 pub fn devices(board: &Board) -> Devices {
-    /// One table of 1 GiB entries, and this many of 2 MiB blocks behind it.
-    const TABLES: u64 = 4;
     // SAFETY: the entry code has built them there, and no one else writes them.
     let tables = unsafe { &__early_tables };
     for range in board.peripherals {
-        let blocks = (range.start & !(mmu::BLOCK - 1)..range.end).step_by(mmu::BLOCK as usize);
-        for block in blocks.filter(|block| block / mmu::GIB < TABLES) {
-            let entry = &tables[512 + (block / mmu::BLOCK) as usize];
-            entry.store(block | Access::Device.bits(), Ordering::Relaxed);
+        for (place, entry) in mmu::early_devices(range.clone()) {
+            tables[place].store(entry, Ordering::Relaxed);
         }
         mmu::forget(range.start); // an entry that was empty has only to be seen
     }
@@ -603,24 +604,22 @@ pub fn initrd(layout: &Layout) -> Option<&'static InPlace> {
 }
 
 /// Lets the other cores begin. Returns how many cores there are, as far as that is known.
-pub fn release_cores(handoff: &Handoff, board: &Board) -> usize {
+pub fn release_cores(board: &Board, release: Release) -> usize {
     PARAMETERS.0[0].store(TABLES.root(), Ordering::Release);
     PARAMETERS.0[1].store(mmu::SCTLR, Ordering::Release);
     PARAMETERS.0[2].store(1, Ordering::Release);
     mmu::clean(&PARAMETERS.0); // they read it with their caches off
     let entry = embodios_core_entry as *const () as usize;
-    match (board.start, handoff.psci) {
-        (Start::SpinTable(words), _) => {
-            for (core, &word) in words.iter().enumerate().take(board.cores).skip(1) {
-                let told = handoff.release_words[core]
-                    .filter(|word| PAGE_ZERO.contains(word) && word.is_multiple_of(8));
-                // SAFETY: the word is in page 0, which only the stub uses and which is mapped; the entry code
+    match release {
+        Release::Words(words) => {
+            for word in &words[1..board.cores] {
+                // SAFETY: the words are in page 0, which only the stub uses and which is mapped; the entry code
                 // expects nothing of a core.
-                unsafe { cores::release(told.unwrap_or(word) as usize, entry) };
+                unsafe { cores::release(*word as usize, entry) };
             }
             board.cores
         }
-        (Start::Firmware, Some(firmware)) => {
+        Release::Firmware(firmware) => {
             // A machine may have been given fewer cores. One that can't be started for another reason counts:
             // that it does not come is told.
             let missing = |&core: &usize| {
@@ -630,7 +629,8 @@ pub fn release_cores(handoff: &Handoff, board: &Board) -> usize {
             };
             (1..board.cores).find(missing).unwrap_or(board.cores)
         }
-        (Start::Firmware, None) => 1,
+        // Those that a boot loader started with us are nudged by events: whoever comes, comes.
+        Release::Nothing => board.cores,
     }
 }
 

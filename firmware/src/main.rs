@@ -28,14 +28,17 @@ fn start(entry: boot::Entry) -> ! {
     // 1. What the boot loader says, and faults that can be told.
     cpu::exception::install(platform::interrupt, panic::fault);
     let (mut handoff, tree) = boot::read_handoff(entry.x0);
-    let board = Board::detect(handoff.compatible.iter().map(|name| name.as_str()));
-    platform::set_board(board, boot::devices(board), handoff.psci);
+    let board = Board::detect(handoff.compatible.iter().map(|name| name.as_str()), cpu::part());
+    let firmware = board.firmware(&handoff, entry.level);
+    let release = board.release(&handoff, firmware);
+    platform::set_board(board, boot::devices(board), firmware);
     platform::ask_for_memory(&mut handoff);
     panic::stop_after_fault(handoff.has_argument("onfault=stop"));
     platform::allow_semihosting(handoff.has_argument("semihosting"));
 
     // 2. Memory: everything in its place, with no more rights than it needs.
-    let layout = boot::take_memory(&handoff, tree, board, &HEAP).unwrap_or_else(|error| panic!("{error}"));
+    let layout =
+        boot::take_memory(&handoff, tree, board, release, &HEAP).unwrap_or_else(|error| panic!("{error}"));
 
     // 3. The console, and full speed.
     platform::start_interrupts();
@@ -44,7 +47,7 @@ fn start(entry: boot::Entry) -> ! {
     platform::raise_clocks();
 
     // 4. The other cores.
-    let wanted = boot::release_cores(&handoff, board);
+    let wanted = boot::release_cores(board, release);
     let here = platform::TEAM.gather(wanted, CORE_LIMIT, cpu::send_event);
     boot::close_page_zero();
     platform::report(&handoff, &layout, &here, wanted);

@@ -165,7 +165,7 @@ pub fn last_resort() -> &'static dyn Serial {
             if let Some(pins) = devices.gpio {
                 pins.route_pl011_to_header();
             }
-            devices.pl011.start(board.pl011_clock, BAUD);
+            devices.pl011.start(board.pl011_clock.map(|hz| (hz, BAUD)));
             devices.pl011
         }
         (None, None) => &Nowhere,
@@ -192,8 +192,9 @@ pub fn choose_console(mini: bool) {
             if let Some(pins) = devices.gpio {
                 pins.route_pl011_to_header();
             }
-            devices.pl011.start(clock(Clock::Uart).unwrap_or(board.pl011_clock), BAUD);
-            (PL011, board.pl011.1)
+            let speed = board.pl011_clock.map(|usual| (clock(Clock::Uart).unwrap_or(usual), BAUD));
+            devices.pl011.start(speed);
+            (PL011, devices.pl011_interrupt)
         }
     };
     CONSOLE.store(which, Ordering::Release);
@@ -241,12 +242,12 @@ fn acknowledge() {
 
 /// Takes what is pending on core 0.
 pub fn interrupt() {
-    let (Some(gic), Some((board, _, _))) = (gic(), DEVICES.get()) else { return };
+    let (Some(gic), Some((board, devices, _))) = (gic(), DEVICES.get()) else { return };
     let counts = &INTERRUPTS[cpu::core() % cpu::CORES_MAX];
     while let Some(taken) = gic.take() {
         let number = taken.number();
         let mini = board.mini_uart.map(|(_, interrupt)| interrupt);
-        let kind = if number == board.pl011.1 || Some(number) == mini {
+        let kind = if number == devices.pl011_interrupt || Some(number) == mini {
             receive();
             &counts.console
         } else if taken.is_wake() {
@@ -268,9 +269,19 @@ pub fn interrupt() {
 fn receive() {
     if let Some(console) = console() {
         console.acknowledge();
-        while let Some(byte) = console.read() {
+        // As many as come within a second at 115200 baud: a line that is never empty is no line.
+        for byte in core::iter::from_fn(|| console.read()).take(BAUD as usize / 10) {
             RECEIVED.push(byte);
         }
+    }
+}
+
+/// Looks at the receiver as long as it has never interrupted us: should that interrupt be another than we think, which no
+/// emulator can tell, the console works all the same, if not for pasting.
+fn look_for_input() {
+    if INTERRUPTS[0].console.load(Ordering::Relaxed) == 0 {
+        let _masked = cpu::Masked::new();
+        receive();
     }
 }
 
@@ -291,6 +302,7 @@ impl Terminal for Line {
 
     fn wait(&mut self) {
         {
+            look_for_input();
             // Masked, so that a byte that comes after the look still ends the sleep.
             let _masked = cpu::Masked::new();
             if RECEIVED.is_empty() {
@@ -415,7 +427,8 @@ impl Machine {
     /// The board with what was found out about it.
     pub fn new(entry: Entry, handoff: Handoff, layout: Layout) -> Option<Self> {
         let (board, ..) = DEVICES.get()?;
-        let revision = mailbox().and_then(|mailbox| mailbox.revision().ok());
+        let told = mailbox().and_then(|mailbox| mailbox.revision().ok());
+        let revision = told.or(handoff.revision); // a firmware that does not know the tag has patched the tree
         let named = revision.and_then(|code| Revision(code).model());
         // QEMU's virt calls itself what it is compatible with: no name for people.
         let told = Some(handoff.model.as_str()).filter(|name| !name.is_empty() && *name != board.compatible);
@@ -427,9 +440,7 @@ impl Machine {
     /// Identifies the card and its volume.
     fn mount(&self) -> Result<Card, String> {
         let (Some(Devices { sd_host: Some(registers), .. }), Some(mailbox)) = (devices(), mailbox()) else {
-            return Err(String::from(
-                "this board has no card slot: its boot loader gives the model (initrd)",
-            ));
+            return Err(String::from(DEVICES.get().map_or("", |(board, ..)| board.without_card)));
         };
         let (Some(table), Some(data)) = (window(TABLE_BUFFER), window(DATA_BUFFER)) else {
             return Err(String::from("there is no memory left to read the card with"));
@@ -489,6 +500,7 @@ impl Platform for Machine {
 
     fn interrupted(&self) -> bool {
         cpu::pmu::keep_count(); // asked once a layer: often enough, and by whoever has no pool, too
+        look_for_input();
         RECEIVED.interrupted()
     }
 

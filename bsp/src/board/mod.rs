@@ -6,21 +6,48 @@
 
 pub mod qemu_virt;
 pub mod rpi4;
+pub mod rpi5;
 
 use core::ops::Range;
 
+use tock_registers::interfaces::Readable;
+use tock_registers::registers::ReadOnly;
+
+use crate::cpu::psci::Psci;
 use crate::drivers::{gic, gpio, mailbox, mini_uart, pl011, power, sdhci};
+use crate::handoff::Handoff;
 
 /// Boards this image runs on.
-pub static BOARDS: &[Board] = &[rpi4::BOARD, qemu_virt::BOARD];
+pub static BOARDS: &[Board] = &[rpi4::BOARD, rpi5::BOARD, qemu_virt::BOARD];
 
 /// How cores 1 to 3 are made to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// They are parked and look at these words for an entry address, unless the device tree names others.
+    /// They are parked and look at these words for an entry address, unless the device tree names others, or a
+    /// firmware that has taken the stub's place.
     SpinTable([u64; 4]),
-    /// They are off. The firmware (PSCI) switches them on, in the way the device tree says.
-    Firmware,
+    /// They are off. The firmware (PSCI) switches them on, called as the device tree says, else so.
+    Firmware(Option<Psci>),
+}
+
+/// What to do for cores 1 to 3, once the hand-over is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// Write the entry address to these words, clean them to memory, send an event.
+    Words([u64; 4]),
+    /// Have this firmware switch them on.
+    Firmware(Psci),
+    /// Nothing: those that a boot loader started with us wait in our entry code.
+    Nothing,
+}
+
+/// A chip's stepping, and what hangs on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stepping {
+    /// Address of the register that tells it: the chip's number in the upper half, the stepping in the lowest byte.
+    pub register: u64,
+    /// The PL011's interrupt from stepping D0 on.
+    pub pl011_interrupt: u32,
 }
 
 /// What there is to know about a board.
@@ -30,12 +57,19 @@ pub struct Board {
     pub name: &'static str,
     /// Entry of the device tree's root `compatible` that names its chip.
     pub compatible: &'static str,
+    /// Part number of its cores (MIDR_EL1 bits 15:4), by which it is known where there is no device tree.
+    pub part: Option<u32>,
     /// Addresses that hold device registers.
     pub peripherals: &'static [Range<u64>],
+    /// RAM that stays the property of what started us, whatever the hand-over says.
+    pub monitor: Range<u64>,
     /// PL011 and its interrupt.
     pub pl011: (u64, u32),
-    /// What the PL011 runs on where no VideoCore says, in hertz.
-    pub pl011_clock: u32,
+    /// What the PL011 runs on where no VideoCore says, in hertz. None where the speed that the boot loader has set
+    /// has to stay.
+    pub pl011_clock: Option<u32>,
+    /// Where the chip tells its stepping, if something hangs on it.
+    pub stepping: Option<Stepping>,
     /// Auxiliary block with the mini-UART, and its interrupt.
     pub mini_uart: Option<(u64, u32)>,
     /// GPIO block.
@@ -48,6 +82,8 @@ pub struct Board {
     pub power: Option<u64>,
     /// SD host: registers, interrupt.
     pub sd_host: Option<(u64, u32)>,
+    /// Why no card can be read, if there is no SD host; what to do instead.
+    pub without_card: &'static str,
     /// How the other cores begin.
     pub start: Start,
     /// Cores.
@@ -59,6 +95,8 @@ pub struct Board {
 pub struct Devices {
     /// PL011.
     pub pl011: &'static pl011::Registers,
+    /// The PL011's interrupt on this chip's stepping.
+    pub pl011_interrupt: u32,
     /// Mini-UART.
     pub mini_uart: Option<&'static mini_uart::Registers>,
     /// Pins.
@@ -82,10 +120,52 @@ unsafe impl Sync for Devices {}
 unsafe impl Send for Devices {}
 
 impl Board {
-    /// The board whose chip one of the device tree's `compatible` strings names; without a device tree, the
-    /// only one whose boot loader starts us without: the Raspberry Pi 4.
-    pub fn detect<'a>(mut compatible: impl Iterator<Item = &'a str>) -> &'static Self {
-        compatible.find_map(|name| BOARDS.iter().find(|board| board.compatible == name)).unwrap_or(&BOARDS[0])
+    /// The board whose chip one of the device tree's `compatible` strings names; without a device tree, or with
+    /// one that names none of ours, the board whose cores have this part number. Cores nobody knows are taken for a
+    /// Raspberry Pi 4's, the only board that old boot loaders start without a tree.
+    pub fn detect<'a>(mut compatible: impl Iterator<Item = &'a str>, part: u32) -> &'static Self {
+        let named = compatible.find_map(|name| BOARDS.iter().find(|board| board.compatible == name));
+        let with_part = || BOARDS.iter().find(|board| board.part == Some(part));
+        named.or_else(with_part).unwrap_or(&BOARDS[0])
+    }
+
+    /// The firmware that may be called: the one that the device tree names, else the board's own. None where the call
+    /// would be undefined, whatever the tree says:
+    /// - the stub of a Raspberry Pi 4 has switched SMC off (SCR_EL3.SMD); a firmware that takes its place (TF-A as
+    ///   `armstub`) also writes the cores' `enable-method`;
+    /// - entered at EL3, we are what a monitor would be; entered at EL2, what a hypervisor would be.
+    pub fn firmware(&self, handoff: &Handoff, entered_at: u8) -> Option<Psci> {
+        let firmware = match self.start {
+            Start::SpinTable(_) => handoff.psci.filter(|_| handoff.cores_by_psci),
+            Start::Firmware(own) => handoff.psci.or(own),
+        };
+        firmware.filter(|firmware| firmware.is_below(entered_at))
+    }
+
+    /// How the other cores are made to begin, with the firmware that [`Board::firmware`] gave.
+    pub fn release(&self, handoff: &Handoff, firmware: Option<Psci>) -> Release {
+        match (self.start, firmware) {
+            (_, Some(firmware)) => Release::Firmware(firmware),
+            (Start::SpinTable(words), None) => {
+                let mut chosen = words;
+                for (chosen, told) in chosen.iter_mut().zip(handoff.release_words) {
+                    // Elsewhere than in the stub's memory there is no word of its.
+                    if let Some(told) = told.filter(|word| self.monitor.contains(word) && word % 8 == 0) {
+                        *chosen = told;
+                    }
+                }
+                Release::Words(chosen)
+            }
+            (Start::Firmware(_), None) => Release::Nothing,
+        }
+    }
+
+    /// The PL011's interrupt on a chip whose stepping register reads so.
+    fn pl011_interrupt(&self, stepping: Option<u32>) -> u32 {
+        match (self.stepping, stepping) {
+            (Some(known), Some(word)) if word >> 16 == 0x2712 && word & 0xff >= 0xd0 => known.pl011_interrupt,
+            _ => self.pl011.1,
+        }
     }
 
     /// The register blocks of this board.
@@ -96,8 +176,10 @@ impl Board {
         // SAFETY: each address is that board's block of that kind, by its file; blocks hold only cells, so any
         // number of shared references is sound.
         unsafe {
+            let stepping = self.stepping.map(|known| (*(known.register as *const ReadOnly<u32>)).get());
             Devices {
                 pl011: &*(self.pl011.0 as *const pl011::Registers),
+                pl011_interrupt: self.pl011_interrupt(stepping),
                 mini_uart: self.mini_uart.map(|(address, _)| &*(address as *const mini_uart::Registers)),
                 gpio: self.gpio.map(|address| &*(address as *const gpio::Registers)),
                 distributor: &*(self.gic.0 as *const gic::Distributor),
@@ -143,20 +225,104 @@ impl Revision {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::mmu;
 
     #[test]
-    fn every_board_has_a_way_to_be_switched_off() {
+    fn every_board_has_a_way_to_be_switched_off_and_a_card_slot_or_a_reason() {
         for board in BOARDS {
-            assert!(board.power.is_some() || board.start == Start::Firmware, "{}", board.name);
+            let firmware = matches!(board.start, Start::Firmware(_));
+            assert!(board.power.is_some() || firmware, "{}", board.name);
+            assert_ne!(board.sd_host.is_some(), !board.without_card.is_empty(), "{}", board.name);
         }
     }
 
     #[test]
-    fn a_board_is_found_by_its_chip() {
-        let compatible = ["raspberrypi,4-model-b", "brcm,bcm2711"];
-        assert_eq!(Board::detect(compatible.into_iter()).compatible, "brcm,bcm2711");
-        assert_eq!(Board::detect(["linux,dummy-virt"].into_iter()).name, "QEMU virt");
-        assert_eq!(Board::detect(core::iter::empty()).compatible, "brcm,bcm2711");
+    fn a_board_is_found_by_its_chip_and_without_a_tree_by_its_cores() {
+        let found = |compatible: &[&'static str], part| Board::detect(compatible.iter().copied(), part).name;
+        const A72: u32 = 0xd08;
+        const A76: u32 = 0xd0b;
+        assert_eq!(found(&["raspberrypi,4-model-b", "brcm,bcm2711"], A72), "Raspberry Pi 4");
+        assert_eq!(found(&["raspberrypi,5-model-b", "brcm,bcm2712"], A76), "Raspberry Pi 5");
+        assert_eq!(found(&["linux,dummy-virt"], A76), "QEMU virt", "the tree knows better than the core");
+        assert_eq!(found(&["linux,dummy-virt"], A72), "QEMU virt");
+        assert_eq!(found(&["raspberrypi,5-compute-module", "brcm,bcm2712"], A72), "Raspberry Pi 5");
+        for compatible in [&[][..], &["some,other-board"]] {
+            assert_eq!(found(compatible, A72), "Raspberry Pi 4");
+            assert_eq!(found(compatible, A76), "Raspberry Pi 5");
+            assert_eq!(found(compatible, 0xd03), "Raspberry Pi 4");
+        }
+    }
+
+    /// A hand-over in which a tree says this of the firmware and the cores.
+    fn told(method: &str, cores_by_psci: bool) -> Handoff {
+        Handoff { psci: Psci::named(method), cores_by_psci, ..Handoff::default() }
+    }
+
+    #[test]
+    fn no_call_is_made_where_it_is_undefined() {
+        let (pi4, pi5, virt) = (&rpi4::BOARD, &rpi5::BOARD, &qemu_virt::BOARD);
+        let (silent, smc) = (told("", false), told("smc", true));
+        // The stub of a Raspberry Pi 4 has switched SMC off.
+        assert_eq!(pi4.firmware(&silent, 2), None);
+        assert_eq!(pi4.firmware(&told("smc", false), 2), None, "a node alone is no firmware");
+        assert_eq!(pi4.firmware(&smc, 2), Psci::named("smc"), "TF-A in the stub's place");
+        // On a Raspberry Pi 5 TF-A is there, whether a tree is or not, unless we were started in its place.
+        for handoff in [&silent, &smc] {
+            assert_eq!(pi5.firmware(handoff, 2), Psci::named("smc"));
+            assert_eq!(pi5.firmware(handoff, 3), None);
+        }
+        // QEMU's firmware plays the hypervisor for a guest at EL1, the monitor for one at EL2.
+        assert_eq!(virt.firmware(&told("hvc", true), 1), Psci::named("hvc"));
+        assert_eq!(virt.firmware(&told("hvc", true), 2), None, "that call would come to ourselves");
+        assert_eq!(virt.firmware(&smc, 2), Psci::named("smc"));
+        assert_eq!(virt.firmware(&smc, 3), None);
+        assert_eq!(virt.firmware(&silent, 1), None);
+    }
+
+    #[test]
+    fn cores_begin_by_the_words_of_the_tree_as_far_as_they_are_the_stubs() {
+        let mut handoff = Handoff {
+            release_words: [Some(0xd8), Some(0x2e0), Some(0x8_0000), Some(0xf1)],
+            ..Handoff::default()
+        };
+        let words = Release::Words([0xd8, 0x2e0, 0xe8, 0xf0]);
+        assert_eq!(
+            rpi4::BOARD.release(&handoff, None),
+            words,
+            "outside the stub, and not on a border of 8 bytes"
+        );
+        handoff.release_words = [None; 4];
+        assert_eq!(rpi4::BOARD.release(&handoff, None), Release::Words([0xd8, 0xe0, 0xe8, 0xf0]));
+        let monitor = Psci::MONITOR;
+        assert_eq!(rpi4::BOARD.release(&handoff, Some(monitor)), Release::Firmware(monitor));
+        assert_eq!(rpi5::BOARD.release(&handoff, Some(monitor)), Release::Firmware(monitor));
+        assert_eq!(rpi5::BOARD.release(&handoff, None), Release::Nothing);
+    }
+
+    #[test]
+    fn the_debug_ports_interrupt_hangs_on_the_stepping() {
+        let spi = |stepping| rpi5::BOARD.pl011_interrupt(stepping) - 32;
+        assert_eq!(spi(Some(0x2712_00c1)), 121);
+        assert_eq!(spi(Some(0x2712_00d0)), 120);
+        assert_eq!(spi(Some(0x2712_00d1)), 120);
+        assert_eq!(spi(Some(0xdead_dead)), 121, "that is no stepping register");
+        assert_eq!(rpi4::BOARD.pl011_interrupt(None), 153);
+    }
+
+    #[test]
+    fn a_raspberry_pi_5s_addresses_are_those_of_its_device_tree() {
+        // Bus 0x7c000000 is seen at 0x10_7c000000: each address is that of the tree's node on the bus `soc`.
+        let soc = |bus: u64| bus + 0x10_0000_0000;
+        let board = &rpi5::BOARD;
+        assert_eq!(board.pl011.0, soc(0x7d00_1000));
+        assert_eq!(board.gic, (soc(0x7fff_9000), soc(0x7fff_a000)));
+        assert_eq!(board.mailbox, Some(soc(0x7c01_3880)));
+        assert_eq!(board.power, Some(soc(0x7d20_0000)));
+        for range in board.peripherals {
+            assert!(range.start >= 4 << 30 && range.end <= 1 << 40, "{range:x?}");
+            assert!(range.start.is_multiple_of(mmu::BLOCK) && range.end.is_multiple_of(mmu::BLOCK));
+        }
+        assert_eq!(board.pl011_clock, None, "its divisors are the boot loader's");
     }
 
     #[test]
@@ -168,6 +334,7 @@ mod tests {
                 board.mailbox,
                 board.power,
                 board.sd_host.map(|(address, _)| address),
+                board.stepping.map(|stepping| stepping.register),
             ];
             let always = [board.pl011.0, board.gic.0, board.gic.1];
             for address in present.into_iter().flatten().chain(always) {

@@ -9,17 +9,21 @@ use super::{Board, Start};
 pub const BOARD: Board = Board {
     name: "Raspberry Pi 4",
     compatible: "brcm,bcm2711",
+    part: Some(0xd08), // Cortex-A72
     // On the other boards there is more than one range.
     #[allow(clippy::single_range_in_vec_init)]
     peripherals: &[0xfc00_0000..0x1_0000_0000],
+    monitor: 0..0x1000, // the stub, which ends in the spin table
     pl011: (0xfe20_1000, 153),
-    pl011_clock: 48_000_000, // the boot loader's `init_uart_clock`
+    pl011_clock: Some(48_000_000), // the boot loader's `init_uart_clock`
+    stepping: None,
     mini_uart: Some((0xfe21_5000, 125)),
     gpio: Some(0xfe20_0000),
     gic: (0xff84_1000, 0xff84_2000),
     mailbox: Some(0xfe00_b880),
     power: Some(0xfe10_0000),
     sd_host: Some((0xfe34_0000, 158)),
+    without_card: "",
     start: Start::SpinTable([0xd8, 0xe0, 0xe8, 0xf0]),
     cores: 4,
 };

@@ -230,17 +230,38 @@ impl<const N: usize> Tables<N> {
     }
 }
 
+/// The first GiB that the entry code's map has tables of 2 MiB blocks for; beyond, it has blocks of 1 GiB.
+const EARLY_GIB: u64 = 4;
+
+/// Entries by which device registers come into the entry code's map, and their places in it. It is a table of 1 GiB
+/// entries, with those of the first [`EARLY_GIB`] in tables of 2 MiB blocks behind it; a range beyond gets whole GiB. Nothing
+/// is read or fetched there but what we ask for: that is what device memory means.
+pub fn early_devices(range: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
+    let border = EARLY_GIB * GIB;
+    let low = range.start.min(border) & !(BLOCK - 1)..range.end.min(border);
+    let high = range.start.max(border) & !(GIB - 1)..range.end.min(END);
+    let block = |address: u64| (ENTRIES + (address / BLOCK) as usize, address | Access::Device.bits());
+    let gib = |address: u64| ((address / GIB) as usize, address | Access::Device.bits());
+    low.step_by(BLOCK as usize).map(block).chain(high.step_by(GIB as usize).map(gib))
+}
+
 /// TCR_EL1 for 39-bit addresses through TTBR0 alone, walks cached and inner shareable; the size of physical
 /// addresses is what the core has, at most 48 bits.
 pub fn translation_control() -> u64 {
     #[cfg(target_os = "none")]
     let physical = {
         use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable};
-        (ID_AA64MMFR0_EL1.get() & 0xf).min(5)
+        ID_AA64MMFR0_EL1.get()
     };
     #[cfg(not(target_os = "none"))]
     let physical = 0;
-    25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | physical << 32
+    control_for(physical)
+}
+
+/// [`translation_control`] of a core with this ID_AA64MMFR0_EL1, whose PARange (3:0) is what IPS (34:32) takes: 2 stands
+/// for the 40 bits of a Cortex-A76, 4 for the 44 of an A72.
+fn control_for(features: u64) -> u64 {
+    25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | (features & 0xf).min(5) << 32
 }
 
 /// Writes the lines of `bytes` back to memory and drops them: what a device that does not see the caches
@@ -400,10 +421,63 @@ mod tests {
     }
 
     #[test]
-    fn devices_of_a_pi_5_are_within_reach() {
-        let map = tables::<8>();
-        map.map(0x10_7c00_0000..0x10_8000_0000, Access::Device).unwrap();
-        assert_eq!(map.walk(0x10_7d00_1000).unwrap() & ADDRESS, 0x10_7d00_0000);
+    fn every_boards_devices_are_device_memory_and_within_reach() {
+        for board in crate::board::BOARDS {
+            let map = tables::<16>();
+            for range in board.peripherals {
+                map.map(range.clone(), Access::Device).unwrap();
+            }
+            for address in [board.pl011.0, board.gic.0, board.gic.1] {
+                let entry = map.walk(address).unwrap();
+                assert_eq!(entry & RIGHTS, Access::Device.bits(), "{} {address:#x}", board.name);
+                assert_eq!(entry & ADDRESS, address & !(BLOCK - 1));
+            }
+        }
+    }
+
+    /// Where a walk of the entry code's map ends.
+    fn early_walk(entries: &[(usize, u64)], address: u64) -> Option<u64> {
+        let entry = |place: usize| entries.iter().find(|(at, _)| *at == place).map(|(_, entry)| *entry);
+        match address / GIB {
+            gib @ 0..EARLY_GIB => entry(512 + (gib * 512 + address % GIB / BLOCK) as usize),
+            gib => entry(gib as usize),
+        }
+    }
+
+    #[test]
+    fn the_entry_codes_map_reaches_every_boards_devices_and_only_them_below_4_gib() {
+        for board in crate::board::BOARDS {
+            let entries: std::vec::Vec<_> =
+                board.peripherals.iter().cloned().flat_map(early_devices).collect();
+            for range in board.peripherals {
+                for address in [range.start, range.end - 4] {
+                    let entry = early_walk(&entries, address)
+                        .unwrap_or_else(|| panic!("{} {address:#x}", board.name));
+                    assert_eq!(entry & RIGHTS, Access::Device.bits());
+                    let size = if address < EARLY_GIB * GIB { BLOCK } else { GIB };
+                    assert_eq!(entry & ADDRESS, address & !(size - 1));
+                }
+            }
+            assert!(entries.iter().all(|&(place, _)| (EARLY_GIB as usize..512 * 5).contains(&place)));
+            assert_eq!(early_walk(&entries, 0x8_0000), None, "RAM");
+        }
+    }
+
+    #[test]
+    fn a_device_range_over_the_border_of_4_gib_gets_both_kinds_of_block() {
+        let entries: std::vec::Vec<_> = early_devices(0xffe0_0000..0x1_0010_0000).collect();
+        let device = Access::Device.bits();
+        assert_eq!(entries, [(512 + 2047, 0xffe0_0000 | device), (4, 0x1_0000_0000 | device)]);
+        assert_eq!(early_devices(0..0).count(), 0);
+    }
+
+    #[test]
+    fn physical_addresses_are_as_long_as_the_core_has_them() {
+        let bits = |features| control_for(features) >> 32;
+        assert_eq!(bits(0x1122), 0b010, "Cortex-A76: 40 bits");
+        assert_eq!(bits(0x1124), 0b100, "Cortex-A72: 44 bits");
+        assert_eq!(bits(0x1126), 0b101, "52 bits need other tables");
+        assert_eq!(control_for(0) & 0x3f, 25, "39 bits of address");
     }
 
     #[test]

@@ -37,13 +37,21 @@ fn mpidr() -> u64 {
 
 /// The core this runs on, 0 to [`CORES_MAX`] - 1.
 pub fn core() -> usize {
-    let mpidr = mpidr();
+    core_of(mpidr())
+}
+
+fn core_of(mpidr: u64) -> usize {
     ((mpidr >> core_shift(mpidr)) & 0xff) as usize
 }
 
 /// What a firmware calls the core of this number.
 pub fn affinity(core: usize) -> u64 {
-    (core as u64) << core_shift(mpidr())
+    affinity_beside(mpidr(), core)
+}
+
+/// What a firmware calls the core of this number, on a board one of whose cores has this MPIDR.
+fn affinity_beside(mpidr: u64, core: usize) -> u64 {
+    (core as u64) << core_shift(mpidr)
 }
 
 /// The exception level this runs at.
@@ -56,14 +64,19 @@ pub fn exception_level() -> u8 {
     0
 }
 
-/// What the core is called, from its part number.
-pub fn name() -> &'static str {
+/// The core's part number: MIDR_EL1 bits 15:4.
+pub fn part() -> u32 {
     #[cfg(target_os = "none")]
     {
-        part_name((MIDR_EL1.get() >> 4) as u32 & 0xfff)
+        (MIDR_EL1.get() >> 4) as u32 & 0xfff
     }
     #[cfg(not(target_os = "none"))]
-    part_name(0)
+    0
+}
+
+/// What the core is called, from its part number.
+pub fn name() -> &'static str {
+    part_name(part())
 }
 
 /// Part numbers of Arm's own cores: MIDR_EL1 bits 15:4 in each core's reference manual.
@@ -189,8 +202,18 @@ mod tests {
 
     #[test]
     fn cores_are_counted_where_their_kind_counts_them() {
-        assert_eq!(core_shift(0x8000_0002), 0);
-        assert_eq!(core_shift(0x8100_0200), 8);
+        const A72: u64 = 0x8000_0000;
+        const A76: u64 = 0x8100_0000;
+        for core in 0..CORES_MAX {
+            assert_eq!(core_of(A72 | core as u64), core);
+            assert_eq!(core_of(A76 | (core as u64) << 8), core);
+            assert_eq!(affinity_beside(A72, core), core as u64, "BCM2711's tree: reg = 0, 1, 2, 3");
+            assert_eq!(
+                affinity_beside(A76, core),
+                core as u64 * 0x100,
+                "BCM2712's: reg = 0, 0x100, 0x200, 0x300"
+            );
+        }
     }
 
     #[test]

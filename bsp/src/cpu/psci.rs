@@ -56,6 +56,19 @@ fn outcome(result: u64) -> Result<(), Refused> {
 }
 
 impl Psci {
+    /// The secure monitor, called by `smc`.
+    pub const MONITOR: Self = Self(Way::Monitor);
+
+    /// Whether it is there to hear us if we were entered at this exception level: a monitor runs at EL3, what plays
+    /// the hypervisor at EL2. Entered there ourselves, the call would come to our own entry code, or be undefined.
+    pub fn is_below(self, entered_at: u8) -> bool {
+        entered_at
+            < match self.0 {
+                Way::Hypervisor => 2,
+                Way::Monitor => 3,
+            }
+    }
+
     /// The firmware that is called by the `method` of the device tree's node `psci`.
     pub fn named(method: &str) -> Option<Self> {
         match method {

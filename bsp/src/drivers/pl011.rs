@@ -3,6 +3,9 @@
 //! 8 data bits, no parity, both FIFOs on. Receiving raises an interrupt when the FIFO is half full or has been
 //! left alone for 32 bit times. Setting LCRH.FEN empties the FIFOs, so it is done once, before anyone types.
 //!
+//! Where nobody knows the clock behind it (UART10 of a Raspberry Pi 5), the speed stays as the boot loader has set it:
+//! the divisors are not written. Writing LCRH makes those that stand there count, which are the same.
+//!
 //! Source: Arm DDI 0183, chapter 3.
 
 use core::time::Duration;
@@ -75,16 +78,19 @@ fn divisor(clock_hz: u32, baud: u32) -> (u32, u32) {
 }
 
 impl Registers {
-    /// Sets it up from any state, receiving without interrupts: those come with [`Serial::notify`].
-    pub fn start(&self, clock_hz: u32, baud: u32) {
+    /// Sets it up from any state, receiving without interrupts: those come with [`Serial::notify`]. Without a speed
+    /// (clock in hertz, baud) it keeps its own.
+    pub fn start(&self, speed: Option<(u32, u32)>) {
         // A byte may be on its way; its time is bounded, and changing the divisor under it would garble it.
         timer::wait_until(Duration::from_millis(5), || !self.flags.is_set(Flags::BUSY));
         self.control.set(0);
         self.interrupts.set(0);
         self.line.set(0); // FIFOs off: emptied
-        let (whole, fraction) = divisor(clock_hz, baud);
-        self.divisor.set(whole);
-        self.fraction.set(fraction);
+        if let Some((clock_hz, baud)) = speed {
+            let (whole, fraction) = divisor(clock_hz, baud);
+            self.divisor.set(whole);
+            self.fraction.set(fraction);
+        }
         self.line.write(Line::LENGTH::Eight + Line::FIFO::SET); // also makes the divisor count
         self.levels.write(Levels::RECEIVE::Half);
         self.clear.set(0x7ff);
@@ -153,13 +159,23 @@ mod tests {
     #[test]
     fn starting_it_turns_both_ways_and_the_fifos_on() {
         let uart: &Registers = in_memory();
-        uart.start(48_000_000, 115_200);
+        uart.start(Some((48_000_000, 115_200)));
         assert_eq!((uart.divisor.get(), uart.fraction.get()), (26, 3));
         assert_eq!(uart.line.get(), 0x70);
         assert_eq!(uart.control.get(), 0x301);
         assert_eq!(uart.interrupts.get(), 0);
         uart.notify(true);
         assert_eq!(uart.interrupts.get(), 0x50);
+    }
+
+    #[test]
+    fn without_a_speed_the_boot_loaders_divisors_stay() {
+        let uart: &Registers = in_memory();
+        uart.divisor.set(23); // as a boot loader sets them that knows the clock better than we do
+        uart.fraction.set(55);
+        uart.start(None);
+        assert_eq!((uart.divisor.get(), uart.fraction.get()), (23, 55));
+        assert_eq!((uart.line.get(), uart.control.get()), (0x70, 0x301));
     }
 
     #[test]

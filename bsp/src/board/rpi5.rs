@@ -1,0 +1,35 @@
+//! Raspberry Pi 5 family: BCM2712, whose registers lie above 4 GiB, within its 40 bits of physical address.
+//!
+//! Its boot loader keeps TF-A, the secure monitor, in the first 512 KiB of RAM; it starts cores by PSCI. The
+//! debug port between the HDMI sockets is UART10. What drives UART10 is told by nobody rightly (the device tree says
+//! 9.216 MHz, 44 MHz were measured), so the divisors stay as the boot loader left them.
+//!
+//! Sources: the device trees `bcm2712.dtsi` and `bcm2712-rpi-5-b.dts` (interrupts: shared peripheral interrupt + 32);
+//! TF-A `plat/rpi/rpi5` (UART10, watchdog, its own memory, PSCI); Circle `include/circle/bcm2712.h` (mailbox, stepping
+//! register and what hangs on it).
+
+use super::{Board, Start, Stepping};
+use crate::cpu::psci::Psci;
+
+/// The facts.
+pub const BOARD: Board = Board {
+    name: "Raspberry Pi 5",
+    compatible: "brcm,bcm2712",
+    part: Some(0xd0b), // Cortex-A76
+    // SD hosts and the stepping register; the old bus 0x7c000000, with all else, GIC and mailbox among it.
+    peripherals: &[0x10_0000_0000..0x10_0200_0000, 0x10_7c00_0000..0x10_8000_0000],
+    monitor: 0..0x8_0000, // TF-A: the tree's node `atf@0`
+    pl011: (0x10_7d00_1000, 153),
+    pl011_clock: None,
+    stepping: Some(Stepping { register: 0x10_0150_4004, pl011_interrupt: 152 }),
+    mini_uart: None,
+    gpio: None, // the header's pins are RP1's, behind PCIe
+    gic: (0x10_7fff_9000, 0x10_7fff_a000),
+    mailbox: Some(0x10_7c01_3880),
+    power: Some(0x10_7d20_0000),
+    sd_host: None,
+    without_card: "the card of a Raspberry Pi 5 can't be read yet: name the model in config.txt, `initramfs FILE \
+                   followkernel` (no `=`), and the boot loader brings it",
+    start: Start::Firmware(Some(Psci::MONITOR)),
+    cores: 4,
+};
