@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod build;
 pub mod chat;
+pub mod debian;
 pub mod host;
 pub mod image;
 pub mod inspect;

@@ -4,6 +4,8 @@
 //! names the fix. Programs are only installed by systems whose packages we know (Debian, Ubuntu); elsewhere
 //! the sentence names the packages. No mirror is named here: Debian's own sources are where we look.
 
+use crate::debian::{self, System};
+use crate::image::boot_files;
 use crate::project::{
     self, BOARD_TARGET, DEBIAN_TEST_TARGET, Scratch, TEST_TARGET, Toolchain, answers, execute,
 };
@@ -78,11 +80,15 @@ pub enum Step {
     Gemma,
     /// What llama.cpp ships to judge tokenizers and templates by. Tests that need it are skipped without it.
     Reference,
+    /// Raspberry Pi's boot files and device trees, for cards. A card is made without, too, and says what it lacks.
+    BootFiles,
+    /// Other people's tools that look at a card image. Tests that need them are skipped without them.
+    CardTools,
 }
 
 impl Step {
     /// In the order in which they are wanted.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::BoardTarget,
         Self::TestTarget,
         Self::System,
@@ -90,6 +96,8 @@ impl Step {
         Self::Model,
         Self::Gemma,
         Self::Reference,
+        Self::BootFiles,
+        Self::CardTools,
     ];
 
     fn title(self) -> String {
@@ -101,12 +109,14 @@ impl Step {
             Self::Model => format!("default model {}", models::DEFAULT),
             Self::Gemma => format!("model {} (tests; can be done without)", models::GEMMA),
             Self::Reference => "llama.cpp's vocabularies and templates (tests; can be done without)".into(),
+            Self::BootFiles => "Raspberry Pi boot files and device trees (cards; can be done without)".into(),
+            Self::CardTools => "dosfstools, mtools and fdisk (tests; can be done without)".into(),
         }
     }
 
     /// Whether everything but some tests can do without.
     pub fn is_optional(self) -> bool {
-        matches!(self, Self::Gemma | Self::Reference)
+        matches!(self, Self::Gemma | Self::Reference | Self::BootFiles | Self::CardTools)
     }
 
     /// Whether there is nothing to do.
@@ -119,6 +129,10 @@ impl Step {
             Self::Model => models::named(models::DEFAULT).is_ok_and(|model| model.is_here()),
             Self::Gemma => models::named(models::GEMMA).is_ok_and(|model| model.is_here()),
             Self::Reference => reference::is_here(),
+            Self::BootFiles => boot_files::are_here(),
+            Self::CardTools => {
+                ["fsck.vfat", "mdir", "sfdisk"].into_iter().all(|tool| program(tool).is_some())
+            }
         }
     }
 
@@ -131,6 +145,11 @@ impl Step {
             Self::Model => models::named(models::DEFAULT)?.fetch().map(drop),
             Self::Gemma => models::named(models::GEMMA)?.fetch().map(drop),
             Self::Reference => reference::fetch(),
+            Self::BootFiles => boot_files::fetch(),
+            Self::CardTools => install_from_debian(
+                &["dosfstools", "mtools", "fdisk"],
+                "install fsck.vfat, mdir and sfdisk from your system's packages (dosfstools, mtools, fdisk)",
+            ),
         }
         .with_context(|| format!("set-up stopped at \"{}\"", self.title()))?;
         if !self.is_done() {
@@ -176,6 +195,13 @@ fn test_target() -> Result<()> {
         bail!("Debian's packages left no library for {DEBIAN_TEST_TARGET}");
     }
     Ok(())
+}
+
+/// Where a program is; those for file systems may be outside an ordinary user's PATH.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// Asks rustup for a target and says whether it came.
@@ -258,35 +284,6 @@ fn install_qemu() -> Result<()> {
     }
 }
 
-/// What system this is.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct System {
-    id: String,
-    version: String,
-    codename: String,
-}
-
-impl System {
-    fn read() -> Self {
-        if cfg!(target_os = "macos") {
-            return Self { id: "macos".into(), ..Self::default() };
-        }
-        Self::parse(&fs::read_to_string("/etc/os-release").unwrap_or_default())
-    }
-
-    fn parse(os_release: &str) -> Self {
-        let value = |key: &str| {
-            let line = os_release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-            line.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
-        };
-        Self { id: value("ID"), version: value("VERSION_ID"), codename: value("VERSION_CODENAME") }
-    }
-
-    fn major(&self) -> Option<u32> {
-        self.version.split('.').next()?.parse().ok()
-    }
-}
-
 fn install_from_debian(packages: &[&str], otherwise: &str) -> Result<()> {
     if System::read().id != "debian" {
         bail!("{otherwise}");
@@ -347,13 +344,13 @@ impl Root {
 /// Lets apt see the backports of this release, from wherever the machine gets Debian already.
 fn add_backports(codename: &str) -> Result<()> {
     let suite = format!("{codename}-backports");
-    let sources = apt_sources();
-    if sources.iter().any(|(path, text)| suites(path, text).contains(&suite)) {
+    let sources = debian::apt_sources();
+    if sources.iter().any(|(path, text)| debian::suites(path, text).contains(&suite)) {
         return Ok(());
     }
-    let Some((extension, entry)) =
-        sources.iter().find_map(|(path, text)| backports_entry(path, text, codename))
-    else {
+    let derived =
+        |(path, text): &(PathBuf, String)| debian::derived_entry(path, text, codename, &suite, &["main"]);
+    let Some((extension, entry)) = sources.iter().find_map(derived) else {
         bail!(
             "no Debian source for {codename} is among apt's, so there is nothing to derive {suite} from: add it by hand"
         );
@@ -376,203 +373,5 @@ fn add_backports(codename: &str) -> Result<()> {
             Ok(())
         }
         Root::No => bail!("this needs root: write the following into {path}, then run this again\n\n{entry}"),
-    }
-}
-
-/// apt's source files and what is in them.
-fn apt_sources() -> Vec<(PathBuf, String)> {
-    let mut paths = vec![PathBuf::from("/etc/apt/sources.list")];
-    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
-        paths.extend(entries.flatten().map(|entry| entry.path()));
-    }
-    paths.sort();
-    paths.into_iter().filter_map(|path| fs::read_to_string(&path).ok().map(|text| (path, text))).collect()
-}
-
-fn is_deb822(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "sources")
-}
-
-/// One `deb [options] address suite component…` line, taken apart.
-struct OneLine<'a> {
-    options: &'a str,
-    address: &'a str,
-    suite: &'a str,
-    components: Vec<&'a str>,
-}
-
-impl<'a> OneLine<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let rest = line.trim().strip_prefix("deb")?;
-        let rest = rest.starts_with([' ', '\t']).then(|| rest.trim_start())?;
-        let (options, rest) = match rest.strip_prefix('[') {
-            Some(inner) => {
-                let end = inner.find(']')?;
-                (&rest[..end + 2], &inner[end + 1..])
-            }
-            None => ("", rest),
-        };
-        let mut words = rest.split('#').next()?.split_whitespace();
-        Some(Self { options, address: words.next()?, suite: words.next()?, components: words.collect() })
-    }
-}
-
-/// The fields of a deb822 paragraph; a field's further lines, which begin with a space, stay with it.
-fn fields(paragraph: &str) -> Vec<(String, String)> {
-    let mut fields: Vec<(String, String)> = Vec::new();
-    for line in paragraph.lines().filter(|line| !line.starts_with('#')) {
-        if line.starts_with([' ', '\t']) {
-            if let Some((_, value)) = fields.last_mut() {
-                value.push('\n');
-                value.push_str(line);
-            }
-        } else if let Some((name, value)) = line.split_once(':') {
-            fields.push((name.trim().to_owned(), value.trim().to_owned()));
-        }
-    }
-    fields
-}
-
-fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-}
-
-fn has_word(text: Option<&str>, word: &str) -> bool {
-    text.is_some_and(|text| text.split_whitespace().any(|other| other == word))
-}
-
-/// Paragraphs of a deb822 file that are in force and give binary packages.
-fn paragraphs(text: &str) -> Vec<Vec<(String, String)>> {
-    let mut all = vec![String::new()];
-    for line in text.lines() {
-        match (line.trim().is_empty(), all.last_mut()) {
-            (false, Some(last)) => {
-                last.push_str(line);
-                last.push('\n');
-            }
-            _ => all.push(String::new()),
-        }
-    }
-    let in_force = |fields: &Vec<(String, String)>| {
-        has_word(field(fields, "Types"), "deb") && field(fields, "Enabled").is_none_or(|value| value != "no")
-    };
-    all.iter().map(|paragraph| fields(paragraph)).filter(in_force).collect()
-}
-
-/// The suites that a source file gives.
-fn suites(path: &Path, text: &str) -> Vec<String> {
-    if is_deb822(path) {
-        let words = |paragraph: Vec<(String, String)>| {
-            let words = field(&paragraph, "Suites").unwrap_or_default().split_whitespace();
-            words.map(str::to_owned).collect::<Vec<_>>()
-        };
-        paragraphs(text).into_iter().flat_map(words).collect()
-    } else {
-        text.lines().filter_map(OneLine::parse).map(|line| line.suite.to_owned()).collect()
-    }
-}
-
-/// The extension and content of a source file for the backports, derived from the entry for the release
-/// itself: same address, same key, same options.
-fn backports_entry(path: &Path, text: &str, codename: &str) -> Option<(&'static str, String)> {
-    if is_deb822(path) {
-        let source = paragraphs(text).into_iter().find(|paragraph| {
-            has_word(field(paragraph, "Suites"), codename) && has_word(field(paragraph, "Components"), "main")
-        })?;
-        let lines = source.iter().map(|(name, value)| match name.to_ascii_lowercase().as_str() {
-            "types" => "Types: deb\n".to_owned(),
-            "suites" => format!("Suites: {codename}-backports\n"),
-            "components" => "Components: main\n".to_owned(),
-            _ => format!("{name}: {value}\n"),
-        });
-        return Some(("sources", lines.collect()));
-    }
-    let mut lines = text.lines().filter_map(OneLine::parse);
-    let OneLine { options, address, .. } =
-        lines.find(|line| line.suite == codename && line.components.contains(&"main"))?;
-    let space = if options.is_empty() { "" } else { " " };
-    Some(("list", format!("deb {options}{space}{address} {codename}-backports main\n")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DEB822: &str = "\
-Types: deb deb-src
-# a comment
-URIs: http://mirror.example/debian
-Suites: bookworm bookworm-updates
-Components: main contrib
-Signed-By: /usr/share/keyrings/debian.gpg
-
-Types: deb
-URIs: http://mirror.example/debian-security
-Suites: bookworm-security
-Components: main
-";
-
-    #[test]
-    fn backports_come_from_the_address_and_the_key_of_a_deb822_source() {
-        let (extension, entry) = backports_entry(Path::new("debian.sources"), DEB822, "bookworm").unwrap();
-        assert_eq!(extension, "sources");
-        assert_eq!(
-            entry,
-            "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm-backports\nComponents: main\n\
-             Signed-By: /usr/share/keyrings/debian.gpg\n"
-        );
-        assert_eq!(suites(Path::new("x.sources"), &entry), ["bookworm-backports"]);
-    }
-
-    #[test]
-    fn a_key_written_into_the_source_itself_stays_whole() {
-        let text = "Types: deb\nURIs: http://m.example\nSuites: bookworm\nComponents: main\nSigned-By:\n -----BEGIN\n .\n abc\n";
-        let (_, entry) = backports_entry(Path::new("a.sources"), text, "bookworm").unwrap();
-        assert!(entry.ends_with("Signed-By: \n -----BEGIN\n .\n abc\n"), "{entry}");
-    }
-
-    #[test]
-    fn backports_come_from_a_one_line_source_with_its_options() {
-        let text = "# deb http://old.example bookworm main\ndeb-src http://a.example bookworm main\n\
-                    deb [signed-by=/k.gpg arch=amd64] http://m.example/debian bookworm main contrib # x\n";
-        let (extension, entry) =
-            backports_entry(Path::new("/etc/apt/sources.list"), text, "bookworm").unwrap();
-        assert_eq!(extension, "list");
-        assert_eq!(
-            entry,
-            "deb [signed-by=/k.gpg arch=amd64] http://m.example/debian bookworm-backports main\n"
-        );
-        let (_, entry) =
-            backports_entry(Path::new("a.list"), "deb http://m.example bookworm main", "bookworm").unwrap();
-        assert_eq!(entry, "deb http://m.example bookworm-backports main\n");
-    }
-
-    #[test]
-    fn sources_of_others_and_disabled_ones_are_not_taken() {
-        for (path, text) in [
-            ("a.list", "deb http://other.example stable main"),
-            ("a.list", "deb http://m.example bookworm contrib"),
-            (
-                "a.sources",
-                "Types: deb\nEnabled: no\nURIs: http://m.example\nSuites: bookworm\nComponents: main\n",
-            ),
-            ("a.sources", "Types: deb-src\nURIs: http://m.example\nSuites: bookworm\nComponents: main\n"),
-            ("a.sources", ""),
-        ] {
-            assert_eq!(backports_entry(Path::new(path), text, "bookworm"), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_system_is_read_from_os_release() {
-        let system =
-            System::parse("PRETTY_NAME=\"x\"\nID=debian\nVERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\n");
-        assert_eq!(
-            (system.id.as_str(), system.major(), system.codename.as_str()),
-            ("debian", Some(12), "bookworm")
-        );
-        let system = System::parse("ID=\"ubuntu\"\nVERSION_ID=\"25.04\"\n");
-        assert_eq!((system.id.as_str(), system.major()), ("ubuntu", Some(25)));
-        assert_eq!(System::parse("ID=debian\n").major(), None); // testing has no number
     }
 }

@@ -47,7 +47,7 @@ impl Part {
     fn needs(self) -> &'static [Step] {
         match self {
             Self::Lint | Self::Code => &[Step::BoardTarget],
-            Self::Host => &[Step::Model, Step::Gemma, Step::Reference],
+            Self::Host => &[Step::Model, Step::Gemma, Step::Reference, Step::BootFiles, Step::CardTools],
             Self::Neon => &[Step::TestTarget, Step::User, Step::Model],
             Self::Boot | Self::Bench => &[Step::BoardTarget, Step::System, Step::Model, Step::Gemma],
         }
