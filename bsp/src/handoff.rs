@@ -358,74 +358,9 @@ pub fn from_tags(bytes: &[u8]) -> Option<Handoff> {
 mod tests {
     #![allow(clippy::single_range_in_vec_init)] // a list of one bank
     use super::*;
+    use crate::trees::{self, GIB, Tree, Wanted};
     use std::string::String as Text;
     use std::vec::Vec as List;
-
-    /// Builds a device tree the way `dtc` lays one out.
-    #[derive(Default)]
-    struct Tree {
-        structure: List<u8>,
-        strings: List<u8>,
-        reservations: List<u8>,
-    }
-
-    impl Tree {
-        fn word(&mut self, word: u32) {
-            self.structure.extend(word.to_be_bytes());
-        }
-        fn pad(&mut self) {
-            self.structure.resize(self.structure.len().next_multiple_of(4), 0);
-        }
-        fn begin(mut self, name: &str) -> Self {
-            self.word(NODE_BEGINS);
-            self.structure.extend(name.bytes().chain([0]));
-            self.pad();
-            self
-        }
-        fn end(mut self) -> Self {
-            self.word(NODE_ENDS);
-            self
-        }
-        fn bytes(mut self, name: &str, value: &[u8]) -> Self {
-            self.word(PROPERTY);
-            self.word(value.len() as u32);
-            self.word(self.strings.len() as u32);
-            self.strings.extend(name.bytes().chain([0]));
-            self.structure.extend(value);
-            self.pad();
-            self
-        }
-        fn cells(self, name: &str, cells: &[u32]) -> Self {
-            let bytes: List<u8> = cells.iter().flat_map(|cell| cell.to_be_bytes()).collect();
-            self.bytes(name, &bytes)
-        }
-        fn reserve(mut self, start: u64, bytes: u64) -> Self {
-            self.reservations.extend(start.to_be_bytes().into_iter().chain(bytes.to_be_bytes()));
-            self
-        }
-        fn blob(mut self) -> List<u8> {
-            self.word(9);
-            self.reservations.extend([0; 16]);
-            let structure = TREE_HEAD + self.reservations.len();
-            let strings = structure + self.structure.len();
-            let total = strings + self.strings.len();
-            let head = [
-                TREE_MAGIC,
-                total as u32,
-                structure as u32,
-                strings as u32,
-                TREE_HEAD as u32,
-                17,
-                16,
-                0,
-                self.strings.len() as u32,
-                self.structure.len() as u32,
-            ];
-            let mut blob: List<u8> = head.iter().flat_map(|word| word.to_be_bytes()).collect();
-            blob.extend(self.reservations.iter().chain(&self.structure).chain(&self.strings));
-            blob
-        }
-    }
 
     /// Shaped like a patched Raspberry Pi 4's with 8 GB: two-cell addresses, one-cell sizes.
     fn pi4() -> Tree {
@@ -495,6 +430,51 @@ mod tests {
         assert_eq!(facts.compatible[1], "brcm,bcm2711");
         assert_eq!(facts.release_words, [None, Some(0xe0), None, Some(0xf0)]);
         assert!(!facts.incomplete);
+    }
+
+    /// What a tree made for the tests says.
+    fn read(tree: Tree) -> Handoff {
+        let facts = from_device_tree(&tree.blob()).unwrap();
+        assert!(!facts.incomplete);
+        facts
+    }
+
+    #[test]
+    fn a_raspberry_pi_5s_tree_tells_ram_carve_outs_monitor_cores_and_revision() {
+        let wanted = Wanted { gib: 8, arguments: "onfault=stop", initrd: Some(0x1_4000_0000..0x1_8000_0001) };
+        let facts = read(trees::pi5(&wanted));
+        assert_eq!(facts.banks[..], [0..8 * GIB]);
+        assert_eq!(facts.reserved[..], [trees::PI5_VIDEOCORE, 0..0x8_0000]);
+        assert_eq!(facts.initrd, wanted.initrd, "beyond 4 GiB");
+        assert_eq!(facts.psci, Some(Psci::MONITOR));
+        assert!(facts.cores_by_psci);
+        assert_eq!(facts.release_words, [None; 4]);
+        assert_eq!(facts.revision, Some(0xd0_4170));
+        assert_eq!(facts.model, "Raspberry Pi 5 Model B Rev 1.0");
+        let board = crate::board::Board::detect(facts.compatible.iter().map(|name| name.as_str()), 0xd0b);
+        assert_eq!(board.name, "Raspberry Pi 5");
+        assert_eq!(
+            board.release(&facts, board.firmware(&facts, 2)),
+            crate::board::Release::Firmware(Psci::MONITOR)
+        );
+    }
+
+    #[test]
+    fn every_size_of_a_raspberry_pi_4_is_told_in_banks_of_less_than_4_gib() {
+        let rest = GIB..0xfc00_0000;
+        for (gib, banks) in [
+            (1, &[][..]),
+            (2, &[GIB..2 * GIB][..]),
+            (4, &[rest.clone()][..]),
+            (8, &[rest, 4 * GIB..6 * GIB, 6 * GIB..8 * GIB][..]),
+        ] {
+            let facts = read(trees::pi4(&Wanted { gib, ..Wanted::default() }));
+            assert_eq!(facts.banks[0], 0..trees::PI4_VIDEOCORE.start);
+            assert_eq!(facts.banks[1..], *banks, "{gib} GiB");
+            assert_eq!(facts.reserved[..], [0..0x1000, trees::PI4_VIDEOCORE]);
+            assert_eq!((facts.psci, facts.cores_by_psci), (None, false));
+            assert_eq!(facts.release_words, [Some(0xd8), Some(0xe0), Some(0xe8), Some(0xf0)]);
+        }
     }
 
     #[test]

@@ -8,6 +8,9 @@
 
 #[cfg(test)]
 extern crate std;
+#[cfg(test)]
+#[path = "../tests/trees/mod.rs"]
+mod trees;
 
 pub mod board;
 pub mod cpu;

@@ -17,15 +17,14 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use embodios::source::InPlace;
 use embodios_bsp::board::{Board, Devices, Release};
-use embodios_bsp::cpu::mmu::{Access, MapError, Tables};
+use embodios_bsp::cpu::mmu::{MapError, Tables};
 use embodios_bsp::cpu::psci::Refused;
 use embodios_bsp::cpu::{self, CORES_MAX, cores, mmu};
 use embodios_bsp::handoff::{self, Handoff};
+use embodios_firmware::layout::{Image, LINK_ADDRESS, PAGE_ZERO, Plan};
 use embodios_firmware::memory::{self, Ranges};
 use spin::Once;
 
-/// Address the image is linked for: `image.ld` says the same, and boot loaders that read no header use it.
-const LINK_ADDRESS: u64 = 0x8_0000;
 /// Bytes of one core's stacks, guard pages included: `image.ld` reserves as much.
 const STACK_SLOT: u64 = 0x8_0000;
 /// Within a slot: the fault stack lies above the first guard page …
@@ -436,27 +435,6 @@ unsafe extern "C" {
 }
 
 /// Where the parts of the image are.
-#[derive(Clone, Debug)]
-pub struct Image {
-    /// Executed.
-    pub code: Range<u64>,
-    /// Read.
-    pub constants: Range<u64>,
-    /// Written: data, zeroed data, early tables.
-    pub data: Range<u64>,
-    /// All cores' stacks with their guard pages.
-    pub stacks: Range<u64>,
-}
-
-impl Image {
-    /// Where an address within the image is in the ELF file, for `addr2line`.
-    pub fn linked(&self, address: u64) -> Option<u64> {
-        let within = (self.code.start..self.stacks.end).contains(&address);
-        within.then(|| address - self.code.start + LINK_ADDRESS)
-    }
-}
-
-/// Where the parts of the image are.
 pub fn image() -> Image {
     let [start, constants, data, stacks, end] = [
         &raw const __image_start,
@@ -494,9 +472,6 @@ pub fn stack_use(core: usize) -> (u64, u64) {
 /// Raspberry Pi 5, the rest for the 2 MiB blocks in which rights change.
 static TABLES: Tables<48> = Tables::new();
 
-/// First page: spin table and tags. Nothing else lives there, and once the cores are out nobody may touch it.
-const PAGE_ZERO: Range<u64> = 0..mmu::PAGE;
-
 /// Who has which RAM.
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
@@ -520,41 +495,8 @@ pub fn take_memory(
     release: Release,
     allocator: &memory::Allocator,
 ) -> Result<Layout, MapError> {
-    let image = image();
-    // A RAM disk outside RAM would be read from nowhere, and what lay where our own zeroed data is now is gone.
-    let initrd = handoff
-        .initrd
-        .clone()
-        .filter(|disk| handoff.banks.iter().any(|bank| bank.start <= disk.start && disk.end <= bank.end))
-        .filter(|disk| disk.end <= image.code.start || image.stacks.end <= disk.start);
-    let whole_pages =
-        |range: &Range<u64>| range.start & !(mmu::PAGE - 1)..range.end.next_multiple_of(mmu::PAGE);
-    let lent: [Option<Range<u64>>; 2] = [tree.clone(), initrd.clone()];
-
-    let mut taken = Ranges::new();
-    // Devices are no RAM, whatever a damaged hand-over says.
-    for range in handoff.reserved.iter().chain([&PAGE_ZERO, &board.monitor]).chain(board.peripherals) {
-        let _ = taken.push(range.clone());
-    }
-    for range in memory::free_ranges(&handoff.banks, &taken) {
-        TABLES.map(range, Access::Data)?;
-    }
-    // The RAM disk stays writable: a model in it is rearranged where it lies.
-    if let Some(tree) = &tree {
-        TABLES.map(whole_pages(tree), Access::Constants)?;
-    }
-    for range in board.peripherals {
-        TABLES.map(range.clone(), Access::Device)?;
-    }
-    if let Release::Words(words) = release
-        && words.iter().any(|word| PAGE_ZERO.contains(word))
-    {
-        TABLES.map(PAGE_ZERO, Access::Data)?;
-    }
-    TABLES.map(image.code.clone(), Access::Code)?;
-    TABLES.map(image.constants.clone(), Access::Constants)?;
-    TABLES.map(image.data.clone(), Access::Data)?;
-    TABLES.map(image.stacks.clone(), Access::Data)?;
+    let plan = Plan::new(handoff, tree.as_ref(), board, release, &image())?;
+    plan.fill(&TABLES)?;
     for page in guard_pages() {
         TABLES.forbid(page)?;
     }
@@ -562,17 +504,12 @@ pub fn take_memory(
     // copied or mapped for reading.
     unsafe { mmu::switch(&TABLES) };
 
-    for range in lent.into_iter().flatten() {
-        let _ = taken.push(range);
-    }
-    let _ = taken.push(image.code.start..image.stacks.end);
-    let free = memory::free_ranges(&handoff.banks, &taken);
     // SAFETY: RAM that the boot loader told of, less what anything uses; mapped for writing above.
-    let heap = unsafe { allocator.start(&free) };
-    let large = memory::free_ranges(&free, core::slice::from_ref(&heap));
+    let heap = unsafe { allocator.start(&plan.free) };
+    let large = memory::free_ranges(&plan.free, core::slice::from_ref(&heap));
     let large = large.into_iter().filter(|range| range.end - range.start >= memory::LARGE as u64).collect();
     let reserved = handoff.reserved.iter().cloned().collect();
-    Ok(Layout { heap, large, reserved, tree, initrd })
+    Ok(Layout { heap, large, reserved, tree, initrd: plan.initrd })
 }
 
 /// The register blocks of the board we are on. Puts them into the entry code's map, which is in use until

@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod config;
 mod console;
+pub mod layout;
 mod loader;
 pub mod memory;
 mod shell;
