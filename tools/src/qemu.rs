@@ -35,6 +35,7 @@ pub fn has_raspi4b() -> bool {
 pub enum Machine {
     /// A Raspberry Pi 4: Cortex-A72, 2 GiB
     #[default]
+    #[value(alias = "pi4")]
     Raspi4b,
     /// No board there is, but a Raspberry Pi 5's processor: Cortex-A76, 2 GiB, no card slot
     Virt,
@@ -46,7 +47,7 @@ impl Machine {
         let words = match self {
             Self::Raspi4b => "-M raspi4b",
             // The network card it would have needs a ROM file that not every installation has.
-            Self::Virt => "-M virt,gic-version=2 -cpu cortex-a76 -smp 4 -m 2G -nic none",
+            Self::Virt => "-M virt,gic-version=2 -cpu cortex-a76 -smp 4 -nic none",
         };
         words.split(' ')
     }
@@ -70,6 +71,8 @@ pub struct Emulator {
     pub initrd: Option<PathBuf>,
     /// Boot arguments.
     pub arguments: String,
+    /// RAM, as QEMU counts it; without it 2 GiB.
+    pub memory: Option<String>,
     /// More words for QEMU's command line.
     pub extra: Vec<String>,
 }
@@ -89,6 +92,12 @@ impl Emulator {
     /// With these boot arguments.
     pub fn with_arguments(mut self, arguments: &str) -> Self {
         self.arguments = arguments.to_owned();
+        self
+    }
+
+    /// With so much RAM, where the machine can have another size: "6G".
+    pub fn with_memory(mut self, size: &str) -> Self {
+        self.memory = Some(size.to_owned());
         self
     }
 
@@ -118,6 +127,7 @@ impl Emulator {
     pub fn command(&self, serial: &str) -> Command {
         let mut command = Command::new(QEMU);
         command.args(self.machine.words()).args(["-display", "none", "-monitor", "none"]);
+        command.arg("-m").arg(self.memory.as_deref().unwrap_or("2G"));
         command.arg("-kernel").arg(&self.kernel);
         // The first -serial is the PL011, a Raspberry Pi's second the mini-UART.
         if self.machine == Machine::Raspi4b && self.has_argument("console=mini") {

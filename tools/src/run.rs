@@ -21,9 +21,12 @@ pub struct Args {
     /// The model: a name from `models list` or a path
     #[arg(long, short, value_name = "NAME|PATH", default_value = models::DEFAULT)]
     model: String,
-    /// The machine that QEMU emulates
-    #[arg(long, value_enum, default_value_t)]
-    machine: Machine,
+    /// The board that QEMU emulates
+    #[arg(long, visible_alias = "machine", value_enum, default_value_t)]
+    board: Machine,
+    /// RAM of virt, as QEMU counts it: 6G. A Raspberry Pi 4 has 2G there, whatever is asked for
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
     /// Hand the model over in memory (initrd) instead of on the card: a second instead of half a minute. virt,
     /// which has no card slot, always gets it so
     #[arg(long)]
@@ -52,16 +55,22 @@ pub fn run(args: &Args) -> Result<()> {
             "standard input is no terminal: give the lines to type with --script FILE, or --script - to read them here"
         );
     }
+    if let (Some(size), Machine::Raspi4b) = (&args.memory, args.board) {
+        bail!("QEMU's Raspberry Pi 4 always has 2 GiB: for {size}, take --board virt");
+    }
     setup::ensure(&[Step::BoardTarget, Step::System])?;
-    let card = args.machine.has_card_slot() && !args.no_card;
-    let preload = args.preload || !args.machine.has_card_slot();
+    let card = args.board.has_card_slot() && !args.no_card;
+    let preload = args.preload || !args.board.has_card_slot();
     let wants_model = preload || card;
     let model = if wants_model { Some(models::resolve(&args.model)?) } else { None };
     eprintln!("building kernel8.img");
     let kernel = build::kernel()?;
     eprintln!("{}: {}", project::shown(&kernel.image), kernel.sizes);
 
-    let mut emulator = Emulator::new(args.machine, &kernel.image).with_arguments(&args.append);
+    let mut emulator = Emulator::new(args.board, &kernel.image).with_arguments(&args.append);
+    if let Some(size) = &args.memory {
+        emulator = emulator.with_memory(size);
+    }
     // Of its own, so that two can run side by side; gone when QEMU is.
     let scratch = project::Scratch::new()?;
     if card {
