@@ -3,6 +3,9 @@
 //! Where the content does not matter, the model is a tiny random one, and the card small. Nothing here asserts
 //! how long something took on this PC: waits only have generous ends.
 
+#[path = "../bsp/tests/trees/mod.rs"]
+mod trees;
+
 use embodi::host::Threads;
 use embodi::image::{self, Card};
 use embodi::project::Scratch;
@@ -28,9 +31,14 @@ const LATER: Duration = Duration::from_secs(900);
 const GREEDY: &str = "temperature = 0\nlimit = 16\n";
 
 /// The kernel, built once.
+fn built() -> &'static build::Kernel {
+    static KERNEL: OnceLock<build::Kernel> = OnceLock::new();
+    KERNEL.get_or_init(|| build::kernel().unwrap_or_else(|error| panic!("{error:#}")))
+}
+
+/// The flat image.
 fn kernel() -> &'static Path {
-    static KERNEL: OnceLock<PathBuf> = OnceLock::new();
-    KERNEL.get_or_init(|| build::kernel().unwrap_or_else(|error| panic!("{error:#}")).image)
+    &built().image
 }
 
 /// A tiny model, the same each time.
@@ -325,6 +333,34 @@ fn a_preloaded_model_needs_no_card() {
 }
 
 #[test]
+fn the_same_bits_boot_elsewhere_and_with_a_tree_with_tags_and_with_neither() {
+    let scratch = Scratch::new().unwrap();
+    // QEMU takes the header's word for the offset from a 2 MiB border; 0 leads to 0x200000. All else stays.
+    let mut bytes = fs::read(kernel()).unwrap();
+    bytes[8..16].fill(0);
+    let moved = scratch.path().join("moved.img");
+    fs::write(&moved, &bytes).unwrap();
+    let tree = scratch.path().join("board.dtb");
+    fs::write(&tree, trees::pi4(&trees::Wanted { gib: 2, ..Default::default() }).blob()).unwrap();
+    let with_tree = ["-dtb", tree.to_str().expect("a path of ours")];
+    let with_tags: [&str; 0] = [];
+    // From the ELF file QEMU starts all four cores, at EL3, and leaves neither tags nor a tree.
+    for (file, options, place, board) in [
+        (moved.as_path(), &with_tags[..], "0x0000200000", "Raspberry Pi 4 Model B,"),
+        (&moved, &with_tree, "0x0000200000", "Raspberry Pi 4 Model B Rev 1.4,"),
+        (kernel(), &with_tree, "0x0000080000", "Raspberry Pi 4 Model B Rev 1.4,"),
+        (&built().elf, &with_tags, "0x0000080000", "Raspberry Pi 4 Model B,"),
+    ] {
+        let mut rig = Rig::boot_with(None, |machine| {
+            Emulator { kernel: file.to_path_buf(), ..machine }.with_extra(options)
+        });
+        let text = rig.prompt();
+        rig.holds(&text, &format!("{board} 4 x Cortex-A72, 960 MiB"));
+        rig.answers("mem", &format!("kernel       {place}"));
+    }
+}
+
+#[test]
 fn the_mini_uart_is_the_console_where_the_boot_arguments_say_so() {
     let mut rig = Rig::boot(&tiny_card(), "console=mini");
     let text = rig.prompt();
@@ -478,6 +514,34 @@ fn on_virt_the_same_image_runs_the_dot_product_level_on_four_cores_with_the_same
         rig.board.type_line("off");
         assert_eq!(rig.exit().code(), Some(0));
     }
+}
+
+#[test]
+fn on_virt_a_model_beyond_4_gib_answers_with_all_its_memory_there() {
+    // One that takes 65,536 tokens, 256 bytes each: pieces that no heap for small things holds.
+    let length = |tokens: u32| [4u32.to_le_bytes(), tokens.to_le_bytes()].concat();
+    let model = patched(tiny("Q4_0"), "llama.context_length", &length(512), &length(65_536));
+    let digest = Here::new(model.clone()).digest("hello");
+    let scratch = Scratch::new().unwrap();
+    let (file, tree) = (scratch.path().join("tiny.gguf"), scratch.path().join("board.dtb"));
+    fs::write(&file, &model).unwrap();
+    let others = 0x4250_0000..0x1_2000_0000; // all below but image and heap
+    let disk = 0x1_4000_0000..0x1_4000_0000 + model.len() as u64;
+    let wanted = trees::Wanted { gib: 6, initrd: Some(disk.clone()), ..Default::default() };
+    fs::write(&tree, trees::virt(&wanted, core::slice::from_ref(&others)).blob()).unwrap();
+    let loader = format!("loader,file={},addr={:#x},force-raw=on", file.display(), disk.start);
+    let options = ["-dtb", tree.to_str().expect("a path of ours"), "-device", &loader];
+    let mut rig = Rig::boot_with(None, |machine| {
+        Emulator { machine: Machine::Virt, ..machine }.with_memory("6G").with_extra(&options)
+    });
+    let banner = rig.prompt();
+    rig.holds(&banner, "4 x Cortex-A76, 6144 MiB");
+    rig.holds(&banner, "tiny is loaded");
+    rig.answers("digest hello", &digest);
+    rig.answers("mem", "initrd       0x0140000000");
+    rig.answers("set ctx 65536", "context of 65536 tokens");
+    rig.answers("mem", "models       0x0120000000-0x0140000000  16 MiB of 512 MiB used");
+    rig.answers("digest hello", &digest);
 }
 
 // ── What is counted ───────────────────────────────────────────────────────────────────────────────────

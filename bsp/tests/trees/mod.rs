@@ -198,3 +198,31 @@ pub fn pi5(wanted: &Wanted<'_>) -> Tree {
     }
     tree.end().end()
 }
+
+/// A tree for QEMU's virt: RAM from 1 GiB on, which QEMU fills in, less what is reserved.
+pub fn virt(wanted: &Wanted<'_>, reserved: &[core::ops::Range<u64>]) -> Tree {
+    let mut tree = Tree::default()
+        .begin("")
+        .bytes("compatible", b"linux,dummy-virt\0")
+        .cells("#address-cells", &[2])
+        .cells("#size-cells", &[2])
+        .begin("memory@40000000")
+        .bytes("device_type", b"memory\0")
+        .cells("reg", &[two(GIB), two(wanted.gib * GIB)].concat())
+        .end()
+        .chosen(wanted.arguments, wanted.initrd.clone())
+        .begin("psci")
+        .bytes("compatible", b"arm,psci-1.0\0arm,psci-0.2\0")
+        .bytes("method", b"hvc\0")
+        .end()
+        .begin("reserved-memory")
+        .cells("#address-cells", &[2])
+        .cells("#size-cells", &[2]);
+    for range in reserved {
+        tree = tree
+            .begin(&std::format!("taken@{:x}", range.start))
+            .cells("reg", &[two(range.start), two(range.end - range.start)].concat())
+            .end();
+    }
+    tree.end().end()
+}
