@@ -13,13 +13,14 @@
 #![allow(unsafe_code)] // entry code, linker symbols, the hand-over's raw memory
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use embodios::source::InPlace;
 use embodios_bsp::board::{Board, Devices, Release};
 use embodios_bsp::cpu::mmu::{MapError, Tables};
 use embodios_bsp::cpu::psci::Refused;
 use embodios_bsp::cpu::{self, CORES_MAX, cores, mmu};
+use embodios_bsp::drivers::framebuffer::{Depth, Framebuffer, Pixels, Surface};
 use embodios_bsp::handoff::{self, Handoff};
 use embodios_firmware::layout::{Image, LINK_ADDRESS, PAGE_ZERO, Plan};
 use embodios_firmware::memory::{self, Ranges};
@@ -487,15 +488,20 @@ pub struct Layout {
     pub initrd: Option<Range<u64>>,
 }
 
-/// Maps RAM by who uses it, moves over to that map, and gives the allocator what is free.
+/// Maps RAM by who uses it, moves over to that map, and gives the allocator what is free. `picture` is the
+/// memory of a framebuffer, which the hand-over has reserved as far as it lies in RAM.
 pub fn take_memory(
     handoff: &Handoff,
     tree: Option<Range<u64>>,
+    picture: Option<Range<u64>>,
     board: &Board,
     release: Release,
     allocator: &memory::Allocator,
 ) -> Result<Layout, MapError> {
-    let plan = Plan::new(handoff, tree.as_ref(), board, release, &image())?;
+    let mut plan = Plan::new(handoff, tree.as_ref(), board, release, &image())?;
+    if let Some(picture) = &picture {
+        plan.lend(picture)?;
+    }
     plan.fill(&TABLES)?;
     for page in guard_pages() {
         TABLES.forbid(page)?;
@@ -525,6 +531,24 @@ pub fn devices(board: &Board) -> Devices {
     }
     // SAFETY: it is the board that the hand-over names, and its peripherals are mapped.
     unsafe { board.devices() }
+}
+
+/// The memory of a picture that VideoCore shows, to be written. Once, after [`take_memory`] has mapped it.
+pub fn surface(picture: &Framebuffer) -> Option<Surface> {
+    let (start, bytes) = (picture.memory.start, (picture.memory.end - picture.memory.start) as usize);
+    // SAFETY: VideoCore has lent us this memory; it is page-aligned and mapped for writing, no part of what the
+    // allocator gives out, and holds nothing but cells that may have any bits.
+    let pixels = unsafe {
+        match picture.depth {
+            Depth::Sixteen => {
+                Pixels::Sixteen(core::slice::from_raw_parts(start as *const AtomicU16, bytes / 2))
+            }
+            Depth::ThirtyTwo => {
+                Pixels::ThirtyTwo(core::slice::from_raw_parts(start as *const AtomicU32, bytes / 4))
+            }
+        }
+    };
+    Surface::new(picture, pixels)
 }
 
 /// The initial RAM disk, to be used where it lies.

@@ -124,6 +124,11 @@ impl Plan {
         Ok(Self { map, free, initrd })
     }
 
+    /// Has memory mapped that VideoCore has lent us for a picture: no RAM of ours.
+    pub fn lend(&mut self, picture: &Range<u64>) -> Result<(), MapError> {
+        self.map.push((whole_pages(picture), Access::Uncached)).map_err(|_| MapError::Full)
+    }
+
     /// Writes the map into tables.
     pub fn fill<const N: usize>(&self, tables: &'static Tables<N>) -> Result<(), MapError> {
         self.map.iter().try_for_each(|(range, access)| tables.map(range.clone(), *access))
@@ -292,6 +297,19 @@ mod tests {
             let board = planned(trees::pi5(&wanted), &image);
             assert_eq!(board.plan.initrd, None, "{disk:x?}");
         }
+    }
+
+    #[test]
+    fn a_picture_in_videocores_memory_is_mapped_past_the_caches_and_its_neighbours_are_not_mapped() {
+        let mut board = planned(trees::pi4(&Wanted::default()), &image(0x8_0000));
+        let picture = PI4_VIDEOCORE.start + 0x10_0000..PI4_VIDEOCORE.start + 0x10_0000 + 960 * 540 * 2;
+        board.plan.lend(&picture).unwrap();
+        board.tables = Box::leak(Box::new(Tables::new()));
+        board.plan.fill(board.tables).unwrap();
+        assert_eq!(board.rights(picture.start), Some(Access::Uncached.bits()));
+        assert_eq!(board.rights(picture.end - 1), Some(Access::Uncached.bits()));
+        assert_eq!(board.rights(picture.start - 1), None);
+        assert_eq!(board.rights(picture.end + PAGE), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod console;
 pub mod layout;
 mod loader;
 pub mod memory;
+pub mod screen;
 mod shell;
 #[cfg(test)]
 mod testing;
@@ -142,6 +143,8 @@ pub struct Status {
     pub temperature_milli: Option<i32>,
     /// VideoCore's throttle bits (mailbox tag 0x30046).
     pub throttled: Option<u32>,
+    /// The display, or why there is none, where the board could have one.
+    pub display: Option<String>,
 }
 
 /// Interrupts by what they were for.

@@ -35,12 +35,15 @@ fn start(entry: boot::Entry) -> ! {
     platform::ask_for_memory(&mut handoff);
     panic::stop_after_fault(handoff.has_argument("onfault=stop"));
     platform::allow_semihosting(handoff.has_argument("semihosting"));
+    let picture = platform::ask_for_picture(&mut handoff); // it has to be in the memory map
 
     // 2. Memory: everything in its place, with no more rights than it needs.
-    let layout =
-        boot::take_memory(&handoff, tree, board, release, &HEAP).unwrap_or_else(|error| panic!("{error}"));
+    let lent = picture.as_ref().map(|picture| picture.memory.clone());
+    let layout = boot::take_memory(&handoff, tree, lent, board, release, &HEAP)
+        .unwrap_or_else(|error| panic!("{error}"));
 
     // 3. The console, and full speed.
+    platform::open_screen(picture.as_ref().and_then(boot::surface));
     platform::start_interrupts();
     platform::choose_console(handoff.has_argument("console=mini"));
     cpu::unmask_interrupts();

@@ -37,6 +37,12 @@ impl Write for Line {
             }
             serial.write(byte);
         }
+        for (index, line) in text.split('\n').enumerate() {
+            if index > 0 {
+                platform::show(b"\r\n");
+            }
+            platform::show(line.as_bytes());
+        }
         Ok(())
     }
 }

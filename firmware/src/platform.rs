@@ -17,6 +17,7 @@ use embodios_bsp::cpu::cores::Team;
 use embodios_bsp::cpu::pmu::Pmu;
 use embodios_bsp::cpu::psci::Psci;
 use embodios_bsp::cpu::{self, exception, timer};
+use embodios_bsp::drivers::framebuffer::{self, Framebuffer, FramebufferError, Surface};
 use embodios_bsp::drivers::gic::Gic;
 use embodios_bsp::drivers::mailbox::{self, Clock, ExpanderPin, Mailbox};
 use embodios_bsp::drivers::sd_card::SdCard;
@@ -25,7 +26,7 @@ use embodios_bsp::drivers::{self, Ring, Serial};
 use embodios_bsp::handoff::Handoff;
 use embodios_bsp::storage::{Buffers, File, StorageError, Volume};
 use embodios_firmware::{
-    Counters, FileEntry, Interrupts, Platform, Region, Stack, Status, Terminal, Waits, memory,
+    Counters, FileEntry, Interrupts, Platform, Region, Stack, Status, Terminal, Waits, memory, screen::Screen,
 };
 use spin::Once;
 
@@ -65,6 +66,12 @@ pub fn exit_emulator(code: u32) {
 
 /// Which UART is the console.
 static CONSOLE: AtomicU8 = AtomicU8::new(NONE);
+/// The display, where there is one.
+static SCREEN: Once<Screen> = Once::new();
+/// Why there is none.
+static NO_SCREEN: Once<FramebufferError> = Once::new();
+/// The boot argument that says not to look for one.
+const SCREEN_OFF: &str = "screen=off";
 /// Interrupts that each core has taken.
 static INTERRUPTS: [Taken; cpu::CORES_MAX] = [const { Taken::new() }; cpu::CORES_MAX];
 
@@ -298,6 +305,7 @@ impl Terminal for Line {
             // A line that takes no byte in time takes none of this text.
             let _ = bytes.iter().all(|&byte| console.write(byte));
         }
+        show(bytes); // while the last of them are sent
     }
 
     fn wait(&mut self) {
@@ -315,6 +323,49 @@ impl Terminal for Line {
 
     fn lost(&mut self) -> u64 {
         RECEIVED.take_lost() + drivers::take_lost()
+    }
+}
+
+/// Shows text on the display, if there is one.
+pub fn show(bytes: &[u8]) {
+    if let Some(screen) = SCREEN.get() {
+        screen.write(bytes);
+    }
+}
+
+/// Asks VideoCore for a picture on the display, and keeps its memory out of ours.
+pub fn ask_for_picture(handoff: &mut Handoff) -> Option<Framebuffer> {
+    let mailbox = mailbox()?;
+    if handoff.has_argument(SCREEN_OFF) {
+        return None;
+    }
+    let picture = framebuffer::request(&mailbox).map_err(|error| *NO_SCREEN.call_once(|| error)).ok()?;
+    let image = boot::image();
+    let overlaps = |range: &Range<u64>| range.start < picture.memory.end && picture.memory.start < range.end;
+    if overlaps(&(image.code.start..image.stacks.end)) || handoff.initrd.as_ref().is_some_and(overlaps) {
+        return None; // that can't be, and must not be written to
+    }
+    handoff.keep_out(picture.memory.clone());
+    Some(picture)
+}
+
+/// What `status` says of the display.
+fn display() -> Option<String> {
+    match (SCREEN.get(), NO_SCREEN.get()) {
+        (Some(screen), _) => {
+            let (columns, rows) = screen.size();
+            let (width, height) = screen.pixels();
+            Some(format!("{columns} x {rows} characters on a picture of {width} x {height}"))
+        }
+        (None, Some(why)) => Some(format!("none: {why}")),
+        (None, None) => mailbox().map(|_| format!("none, as the boot argument {SCREEN_OFF} says")),
+    }
+}
+
+/// Makes the picture a screen that shows what the console says.
+pub fn open_screen(surface: Option<Surface>) {
+    if let Some(screen) = surface.and_then(Screen::new) {
+        SCREEN.call_once(|| screen);
     }
 }
 
@@ -522,6 +573,7 @@ impl Platform for Machine {
             core_hz: clock(Clock::Core).map(u64::from),
             temperature_milli: mailbox.and_then(|mailbox| mailbox.temperature().ok()),
             throttled: mailbox.and_then(|mailbox| mailbox.throttled().ok()),
+            display: display(),
         }
     }
 

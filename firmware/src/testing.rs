@@ -210,6 +210,7 @@ impl Platform for TestPlatform {
             core_hz: None,
             temperature_milli: Some(48_250),
             throttled: Some(0x5_0000 | 1),
+            display: Some("none: no display is plugged in".into()),
         }
     }
     fn memory(&self) -> Vec<Region> {

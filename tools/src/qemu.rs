@@ -1,6 +1,7 @@
 //! QEMU: start the image, type at its serial line, wait for words. `run --script` and the whole-system tests
 //! drive it through here.
 
+pub mod monitor;
 mod screen;
 
 use crate::project::answers;
@@ -73,6 +74,8 @@ pub struct Emulator {
     pub arguments: String,
     /// RAM, as QEMU counts it; without it 2 GiB.
     pub memory: Option<String>,
+    /// Where QEMU listens for commands to itself: [`monitor`] gives them.
+    pub monitor: Option<PathBuf>,
     /// More words for QEMU's command line.
     pub extra: Vec<String>,
 }
@@ -86,6 +89,12 @@ impl Emulator {
     /// With this card in the slot.
     pub fn with_card(mut self, card: &Path) -> Self {
         self.card = Some(card.to_path_buf());
+        self
+    }
+
+    /// With its monitor at this socket, which QEMU makes.
+    pub fn with_monitor(mut self, socket: &Path) -> Self {
+        self.monitor = Some(socket.to_path_buf());
         self
     }
 
@@ -126,7 +135,15 @@ impl Emulator {
     /// The command line, the console connected to the character device `serial` ("stdio").
     pub fn command(&self, serial: &str) -> Command {
         let mut command = Command::new(QEMU);
-        command.args(self.machine.words()).args(["-display", "none", "-monitor", "none"]);
+        command.args(self.machine.words()).args(["-display", "none"]);
+        let monitor = match &self.monitor {
+            // A comma in a file name is doubled.
+            Some(socket) => {
+                format!("unix:{},server=on,wait=off", socket.display().to_string().replace(',', ",,"))
+            }
+            None => "none".to_owned(),
+        };
+        command.args(["-monitor", &monitor]);
         command.arg("-m").arg(self.memory.as_deref().unwrap_or("2G"));
         command.arg("-kernel").arg(&self.kernel);
         // The first -serial is the PL011, a Raspberry Pi's second the mini-UART.

@@ -1,12 +1,13 @@
 //! `run`: from nothing to a prompt in an emulated board.
 
 use crate::image::Card;
-use crate::qemu::{Emulator, Machine};
+use crate::qemu::{Emulator, Machine, monitor};
 use crate::setup::{self, Step};
 use crate::{build, models, project};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Boot EMBODIOS in an emulated Raspberry Pi 4 and talk to it.
@@ -36,6 +37,9 @@ pub struct Args {
     /// Empty lines and lines that begin with # are left out.
     #[arg(long, value_name = "FILE|-")]
     script: Option<String>,
+    /// With --script: write what the emulated display shows at the end to this file (.png or .ppm)
+    #[arg(long, value_name = "FILE", requires = "script")]
+    screen: Option<PathBuf>,
     /// With --script: how long each prompt may take
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
@@ -85,8 +89,11 @@ pub fn run(args: &Args) -> Result<()> {
     if let (Some(model), true) = (&model, preload) {
         emulator = emulator.with_initrd(model);
     }
+    if args.screen.is_some() {
+        emulator = emulator.with_monitor(&scratch.path().join("monitor"));
+    }
     match script {
-        Some(lines) => follow(&emulator, &lines, Duration::from_secs(args.timeout)),
+        Some(lines) => follow(&emulator, &lines, Duration::from_secs(args.timeout), args.screen.as_deref()),
         None => hand_over(&emulator),
     }
 }
@@ -102,8 +109,8 @@ fn read_script(file: &str) -> Result<Vec<String>> {
     Ok(lines.map(str::to_owned).collect())
 }
 
-/// Types each line at the prompt and shows what comes.
-fn follow(emulator: &Emulator, lines: &[String], timeout: Duration) -> Result<()> {
+/// Types each line at the prompt and shows what comes; then writes down what the display shows.
+fn follow(emulator: &Emulator, lines: &[String], timeout: Duration, screen: Option<&Path>) -> Result<()> {
     let mut board = emulator.start()?.echo();
     let result = (|| {
         board.prompt(timeout)?;
@@ -116,7 +123,10 @@ fn follow(emulator: &Emulator, lines: &[String], timeout: Duration) -> Result<()
                 board.prompt(timeout)?;
             }
         }
-        Ok(())
+        match (screen, &emulator.monitor) {
+            (Some(file), Some(socket)) => monitor::screen_dump(socket, &std::path::absolute(file)?),
+            _ => Ok(()),
+        }
     })();
     println!();
     result

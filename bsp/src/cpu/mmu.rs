@@ -33,6 +33,7 @@ pub const SCTLR: u64 = 0x30d0_0800 | 1 | 1 << 2 | 1 << 3 | 1 << 12 | 1 << 19;
 const VALID: u64 = 1;
 const TABLE: u64 = 1 << 1; // in tables 1 and 2: points to the next; in table 3: a page
 const DEVICE: u64 = 1 << 2; // attribute index 1 of MAIR
+const UNCACHED: u64 = 2 << 2; // attribute index 2
 const READ_ONLY: u64 = 1 << 7;
 const INNER_SHAREABLE: u64 = 3 << 8;
 const ACCESSED: u64 = 1 << 10;
@@ -49,6 +50,8 @@ pub enum Access {
     Constants,
     /// Executed and read.
     Code,
+    /// Memory that a device reads behind the caches' back: written past them, gathered into long bursts.
+    Uncached,
     /// Device registers.
     Device,
 }
@@ -61,6 +64,7 @@ impl Access {
             Self::Data => normal | KERNEL_EXECUTE_NEVER,
             Self::Constants => normal | READ_ONLY | KERNEL_EXECUTE_NEVER,
             Self::Code => normal | READ_ONLY,
+            Self::Uncached => normal | UNCACHED | KERNEL_EXECUTE_NEVER,
             Self::Device => VALID | ACCESSED | DEVICE | USER_EXECUTE_NEVER | KERNEL_EXECUTE_NEVER,
         }
     }
@@ -404,12 +408,15 @@ mod tests {
 
     #[test]
     fn nothing_is_writable_and_executable_and_no_device_is_executable() {
-        for access in [Access::Data, Access::Constants, Access::Code, Access::Device] {
+        for access in [Access::Data, Access::Constants, Access::Code, Access::Uncached, Access::Device] {
             let bits = access.bits();
             let (writable, executable) = (bits & READ_ONLY == 0, bits & KERNEL_EXECUTE_NEVER == 0);
             assert!(!(writable && executable), "{access:?}");
         }
         assert_eq!(Access::Device.bits() & DEVICE, DEVICE);
+        // The three bits are an index into MAIR, of eight bits an entry.
+        let attribute = |access: Access| (MAIR >> ((access.bits() >> 2 & 7) * 8)) & 0xff;
+        assert_eq!([Access::Data, Access::Device, Access::Uncached].map(attribute), [0xff, 0x00, 0x44]);
     }
 
     #[test]

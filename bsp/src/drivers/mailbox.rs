@@ -43,10 +43,48 @@ const ANSWERED: u32 = 1 << 31;
 /// How long VideoCore may take. Ordinary answers take well under a millisecond; some power tags tens.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 
-/// Words of the largest request: two cache lines.
-const WORDS: usize = 32;
-/// Words in front of a tag's values.
-const HEAD: usize = 5;
+/// Words of the largest request: four cache lines.
+const WORDS: usize = 64;
+/// Words of a buffer in front of its tags.
+const PREFACE: usize = 2;
+/// Words of a tag in front of its values.
+const TAG_HEAD: usize = 3;
+/// Words in front of the first tag's values.
+const HEAD: usize = PREFACE + TAG_HEAD;
+/// Words of the values of one of several tags that are asked together.
+const VALUES: usize = 2;
+
+/// One of several tags that belong together, with its values; then with its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Its number.
+    pub number: u32,
+    /// Words sent: those that come back are in the same place.
+    pub values: [u32; VALUES],
+    /// The larger of what is sent and what comes back, in words.
+    room: usize,
+    /// Bytes that were answered, once they were.
+    pub answered: Option<u32>,
+}
+
+impl Tag {
+    /// A tag with one word.
+    pub const fn one(number: u32, value: u32) -> Self {
+        Self { number, values: [value, 0], room: 1, answered: None }
+    }
+    /// A tag with two.
+    pub const fn two(number: u32, values: [u32; 2]) -> Self {
+        Self { number, values, room: 2, answered: None }
+    }
+    /// The first `N` words of the answer, if it was as long.
+    pub fn answer<const N: usize>(&self) -> Result<[u32; N], MailboxError> {
+        let long_enough = self.answered.is_some_and(|bytes| bytes as usize >= N * 4);
+        if !long_enough {
+            return Err(MailboxError::Unanswered { tag: self.number });
+        }
+        Ok(core::array::from_fn(|index| self.values[index]))
+    }
+}
 
 /// A request and its answer, alone on their cache lines (which also makes it 16-byte aligned).
 #[repr(C, align(64))]
@@ -59,6 +97,30 @@ impl Buffer {
         let words = head.into_iter().chain(values.iter().copied()).chain(core::iter::repeat(0));
         for (word, value) in self.0.iter().zip(words) {
             word.store(value, Ordering::Relaxed);
+        }
+    }
+    /// Writes a request with several tags.
+    fn fill_all(&self, tags: &[Tag]) {
+        let tag_words = |tag: &Tag| {
+            let head = [tag.number, (tag.room * 4) as u32, 0];
+            head.into_iter().chain(tag.values.into_iter().take(tag.room))
+        };
+        let bytes = (PREFACE + tags.iter().map(|tag| TAG_HEAD + tag.room).sum::<usize>() + 1) * 4;
+        let words = [bytes as u32, 0].into_iter().chain(tags.iter().flat_map(tag_words));
+        for (word, value) in self.0.iter().zip(words.chain(core::iter::repeat(0))) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+    /// Takes the answers to what [`Buffer::fill_all`] wrote: each tag is where it was.
+    fn take_all(&self, tags: &mut [Tag]) {
+        let mut at = PREFACE;
+        for tag in tags {
+            let length = self.get(at + 2);
+            tag.answered = (length & ANSWERED != 0).then_some(length & !ANSWERED);
+            for (index, value) in tag.values.iter_mut().take(tag.room).enumerate() {
+                *value = self.get(at + TAG_HEAD + index);
+            }
+            at += TAG_HEAD + tag.room;
         }
     }
     fn get(&self, index: usize) -> u32 {
@@ -191,6 +253,27 @@ impl<P: Port> Mailbox<P> {
     pub fn ask<const N: usize>(&self, tag: u32, values: &[u32]) -> Result<[u32; N], MailboxError> {
         let room = values.len().max(N);
         debug_assert!(HEAD + room < WORDS, "every tag used here fits");
+        let buffer = self.exchange(|buffer| buffer.fill(tag, values, room))?;
+        let length = buffer.get(4);
+        if length & ANSWERED == 0 || ((length & !ANSWERED) as usize) < N * 4 {
+            return Err(MailboxError::Unanswered { tag });
+        }
+        Ok(core::array::from_fn(|index| buffer.get(HEAD + index)))
+    }
+
+    /// Sends tags that VideoCore has to see together, in this order, and puts the answers into them. A tag
+    /// that it does not know stays unanswered: [`Tag::answer`] says so.
+    pub fn ask_all(&self, tags: &mut [Tag]) -> Result<(), MailboxError> {
+        debug_assert!(
+            PREFACE + tags.len() * (TAG_HEAD + VALUES) < WORDS,
+            "as many tags as are used here fit"
+        );
+        self.exchange(|buffer| buffer.fill_all(tags))?.take_all(tags);
+        Ok(())
+    }
+
+    /// Has the buffer filled, sends it, waits for the answer and gives the buffer with it.
+    fn exchange(&self, fill: impl FnOnce(&Buffer)) -> Result<&Buffer, MailboxError> {
         let Desk { buffer, owed } = self.port.desk();
         let message = self.port.address(buffer).ok_or(MailboxError::OutOfReach)? | CHANNEL;
         // Messages of other channels, or left over from others, are nobody's any more.
@@ -207,7 +290,7 @@ impl<P: Port> Mailbox<P> {
         if !timer::wait_until(ANSWER_LIMIT, || self.port.ready()) {
             return Err(MailboxError::Silent);
         }
-        buffer.fill(tag, values, room);
+        fill(buffer);
         self.port.hand_over(buffer);
         owed.store(true, Ordering::Relaxed);
         self.port.post(message);
@@ -220,11 +303,7 @@ impl<P: Port> Mailbox<P> {
         if buffer.get(1) != SUCCESS {
             return Err(MailboxError::Refused { code: buffer.get(1) });
         }
-        let length = buffer.get(4);
-        if length & ANSWERED == 0 || ((length & !ANSWERED) as usize) < N * 4 {
-            return Err(MailboxError::Unanswered { tag });
-        }
-        Ok(core::array::from_fn(|index| buffer.get(HEAD + index)))
+        Ok(buffer)
     }
 
     /// A tag that answers an id and a value.
@@ -236,6 +315,11 @@ impl<P: Port> Mailbox<P> {
     /// The board's revision code: `board::Revision` reads it.
     pub fn revision(&self) -> Result<u32, MailboxError> {
         self.ask(0x0001_0002, &[]).map(|[revision]| revision)
+    }
+
+    /// The firmware's revision: the seconds since 1970 when it was built, on boards' own firmware.
+    pub fn firmware(&self) -> Result<u32, MailboxError> {
+        self.ask(0x0000_0001, &[]).map(|[revision]| revision)
     }
 
     /// Arm memory in the first GiB: start and size.
@@ -293,7 +377,7 @@ impl<P: Port> Mailbox<P> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::cell::{Cell, RefCell};
     use std::vec;
@@ -301,7 +385,7 @@ mod tests {
 
     /// VideoCore as strict as silicon: it sees what was cleaned and nothing later, answers only while nobody
     /// holds the lines, and what it writes is seen only after they were dropped.
-    struct VideoCore {
+    pub(crate) struct VideoCore {
         memory: RefCell<Vec<u32>>,
         posted: Cell<bool>,
         answer: Cell<Option<u32>>,
@@ -309,7 +393,7 @@ mod tests {
         written: Cell<bool>,
         reply: fn(tag: u32, values: &mut [u32]) -> Option<usize>,
         code: u32,
-        deaf: bool,
+        pub(crate) deaf: bool,
         /// Looks until an answer comes.
         late: Cell<u32>,
         desk: Desk,
@@ -318,7 +402,7 @@ mod tests {
     const AT: u32 = 0xc012_3440;
     const CHANNEL_BITS: u32 = 0xf;
 
-    fn videocore(reply: fn(u32, &mut [u32]) -> Option<usize>) -> VideoCore {
+    pub(crate) fn videocore(reply: fn(u32, &mut [u32]) -> Option<usize>) -> VideoCore {
         VideoCore {
             memory: RefCell::new(vec![]),
             posted: Cell::new(false),
@@ -346,14 +430,18 @@ mod tests {
             let words = memory[0] as usize / 4;
             assert!(words <= memory.len());
             assert_eq!(memory[1], 0, "a request has code 0");
-            assert_eq!(memory[4], 0, "a request's tag has no answer yet");
-            assert_eq!(memory[words - 1], 0, "the list of tags ends");
-            let room = memory[3] as usize / 4;
-            assert_eq!(HEAD + room + 1, words);
-            let tag = memory[2];
-            if let Some(length) = (self.reply)(tag, &mut memory[HEAD..HEAD + room]) {
-                memory[4] = ANSWERED | length as u32;
+            let mut at = PREFACE;
+            while memory[at] != 0 {
+                let (tag, room) = (memory[at], memory[at + 1] as usize / 4);
+                assert_eq!(memory[at + 2], 0, "a request's tag has no answer yet");
+                let values = at + TAG_HEAD;
+                assert!(values + room < words, "tag {tag:#x} is longer than the buffer");
+                if let Some(length) = (self.reply)(tag, &mut memory[values..values + room]) {
+                    memory[at + 2] = ANSWERED | length as u32;
+                }
+                at = values + room;
             }
+            assert_eq!(at + 1, words, "the list of tags ends where the buffer does");
             memory[1] = self.code;
             self.written.set(true);
             self.posted.set(true);
@@ -395,6 +483,30 @@ mod tests {
             Some(8)
         });
         assert_eq!(Mailbox::new(&core).clock(Clock::Uart), Ok(48_000_000));
+    }
+
+    #[test]
+    fn tags_that_belong_together_go_in_one_message_and_each_has_its_own_answer() {
+        let core = videocore(|tag, values| match tag {
+            0x0004_8005 => {
+                assert_eq!(values, [16]);
+                values[0] = 32;
+                Some(4)
+            }
+            0x0004_0001 => {
+                assert_eq!(values, [4096, 0]);
+                values.copy_from_slice(&[0xfc10_0000, 0x12_c000]);
+                Some(8)
+            }
+            _ => None,
+        });
+        let mut tags =
+            [Tag::one(0x0004_8005, 16), Tag::two(0x0004_0001, [4096, 0]), Tag::one(0x0004_0008, 7)];
+        Mailbox::new(&core).ask_all(&mut tags).unwrap();
+        assert_eq!(tags[0].answer(), Ok([32]));
+        assert_eq!(tags[0].answer::<2>(), Err(MailboxError::Unanswered { tag: 0x0004_8005 }));
+        assert_eq!(tags[1].answer(), Ok([0xfc10_0000, 0x12_c000]));
+        assert_eq!(tags[2].answer::<1>(), Err(MailboxError::Unanswered { tag: 0x0004_0008 }));
     }
 
     #[test]

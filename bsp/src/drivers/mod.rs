@@ -2,6 +2,7 @@
 //!
 //! A driver takes its block by reference, so a test can give it a block in plain memory. Every wait ends.
 
+pub mod framebuffer;
 pub mod gic;
 pub mod gpio;
 pub mod mailbox;

@@ -1,0 +1,59 @@
+//! QEMU's monitor: commands to the emulator itself, over a socket.
+//!
+//! It is the one for people: it repeats what it was sent, answers in words, and shows `(qemu) ` when it is done.
+
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long the monitor may take for a command.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Writes what the emulated display shows to a file: PNG if its name ends so, else PPM.
+pub fn screen_dump(socket: &Path, file: &Path) -> Result<()> {
+    let name = file.display().to_string();
+    if name.contains(['"', '\\', '\n']) {
+        bail!("QEMU takes no file name with quotes or backslashes: {name}");
+    }
+    let format = if file.extension().is_some_and(|extension| extension == "png") { "png" } else { "ppm" };
+    let _ = std::fs::remove_file(file); // one of an earlier time is not taken for this one
+    let answer = ask(socket, &format!("screendump \"{name}\" -f {format}"))?;
+    if !file.is_file() {
+        bail!("QEMU wrote no picture: {}", answer.trim());
+    }
+    Ok(())
+}
+
+/// Gives a command and returns what the monitor said.
+#[cfg(unix)]
+pub fn ask(socket: &Path, command: &str) -> Result<String> {
+    use std::io::{Read, Write};
+    let mut stream = std::os::unix::net::UnixStream::connect(socket)
+        .with_context(|| format!("QEMU's monitor at {} does not answer", socket.display()))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    let until_ready = |stream: &mut std::os::unix::net::UnixStream| -> Result<String> {
+        let mut said = Vec::new();
+        let mut buffer = [0; 4096];
+        while !said.ends_with(b"(qemu) ") {
+            match stream.read(&mut buffer).context("QEMU's monitor fell silent")? {
+                0 => bail!("QEMU's monitor closed"),
+                count => said.extend_from_slice(&buffer[..count]),
+            }
+        }
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    };
+    until_ready(&mut stream)?;
+    stream.write_all(command.as_bytes())?;
+    stream.write_all(b"\n")?;
+    let said = until_ready(&mut stream)?;
+    // The first line is the command as it was typed, each key drawn anew.
+    let (_, answer) = said.split_once("\r\n").unwrap_or(("", &said));
+    Ok(answer.trim_end_matches("(qemu) ").to_owned())
+}
+
+/// Where there are no sockets of this kind.
+#[cfg(not(unix))]
+pub fn ask(_: &Path, _: &str) -> Result<String> {
+    let _ = LIMIT;
+    bail!("QEMU's monitor is reached through a Unix socket: run this on Linux, macOS or in WSL")
+}
