@@ -519,18 +519,28 @@ fn on_virt_the_same_image_runs_the_dot_product_level_on_four_cores_with_the_same
 }
 
 #[test]
-fn on_virt_a_model_beyond_4_gib_answers_with_all_its_memory_there() {
-    // One that takes 65,536 tokens, 256 bytes each: pieces that no heap for small things holds.
+fn on_virt_a_model_beyond_4_gib_answers_and_a_piece_that_no_stretch_of_ram_holds_lies_in_several() {
+    const MIB: u64 = 1 << 20;
+    // One that takes a million tokens, 256 bytes each: pieces of up to 128 MiB.
     let length = |tokens: u32| [4u32.to_le_bytes(), tokens.to_le_bytes()].concat();
-    let model = patched(tiny("Q4_0"), "llama.context_length", &length(512), &length(65_536));
+    let model = patched(tiny("Q4_0"), "llama.context_length", &length(512), &length(1 << 20));
     let digest = Here::new(model.clone()).digest("hello");
     let scratch = Scratch::new().unwrap();
     let (file, tree) = (scratch.path().join("tiny.gguf"), scratch.path().join("board.dtb"));
     fs::write(&file, &model).unwrap();
-    let others = 0x4250_0000..0x1_2000_0000; // all below but image and heap
-    let disk = 0x1_4000_0000..0x1_4000_0000 + model.len() as u64;
+    // Free are image and heap, and three stretches of 128 MiB beyond 4 GiB; the model is beyond them.
+    let stretch =
+        |number: u64| 0x1_2000_0000 + number * 256 * MIB..0x1_2000_0000 + (number * 256 + 128) * MIB;
+    let disk = 0x1_6000_0000..0x1_6000_0000 + model.len() as u64;
+    let others = [
+        0x4250_0000..stretch(0).start,
+        stretch(0).end..stretch(1).start,
+        stretch(1).end..stretch(2).start,
+        stretch(2).end..disk.start,
+        disk.end..0x1_c000_0000,
+    ];
     let wanted = trees::Wanted { gib: 6, initrd: Some(disk.clone()), ..Default::default() };
-    fs::write(&tree, trees::virt(&wanted, core::slice::from_ref(&others)).blob()).unwrap();
+    fs::write(&tree, trees::virt(&wanted, &others).blob()).unwrap();
     let loader = format!("loader,file={},addr={:#x},force-raw=on", file.display(), disk.start);
     let options = ["-dtb", tree.to_str().expect("a path of ours"), "-device", &loader];
     let mut rig = Rig::boot_with(None, |machine| {
@@ -539,10 +549,10 @@ fn on_virt_a_model_beyond_4_gib_answers_with_all_its_memory_there() {
     let banner = rig.prompt();
     rig.holds(&banner, "4 x Cortex-A76, 6144 MiB");
     rig.holds(&banner, "tiny is loaded");
-    rig.answers("digest hello", &digest);
-    rig.answers("mem", "initrd       0x0140000000");
-    rig.answers("set ctx 65536", "context of 65536 tokens");
-    rig.answers("mem", "models       0x0120000000-0x0140000000  16 MiB of 512 MiB used");
+    rig.answers("mem", "initrd       0x0160000000");
+    rig.answers("set ctx 1048576", "context of 1048576 tokens");
+    let memory = rig.answers("mem", "models       0x0130000000-0x0138000000  128 MiB of 128 MiB used");
+    assert!(memory.contains("keys and values: 256 MiB for 1048576 tokens"), "{memory}");
     rig.answers("digest hello", &digest);
 }
 

@@ -469,9 +469,9 @@ pub fn stack_use(core: usize) -> (u64, u64) {
     (top - bottom, top - bottom - free)
 }
 
-/// The map all cores use. Forty-eight tables: one of GiB, sixteen for as many GiB of RAM, two for the devices of a
-/// Raspberry Pi 5, the rest for the 2 MiB blocks in which rights change.
-static TABLES: Tables<48> = Tables::new();
+/// The map all cores use. Sixty-four tables: one of GiB, seventeen for 16 GiB of RAM and as many to show it in one stretch,
+/// two for the devices of a Raspberry Pi 5, the rest for the 2 MiB blocks in which rights change.
+static TABLES: Tables<64> = Tables::new();
 
 /// Who has which RAM.
 #[derive(Clone, Debug, Default)]
@@ -510,8 +510,8 @@ pub fn take_memory(
     // copied or mapped for reading.
     unsafe { mmu::switch(&TABLES) };
 
-    // SAFETY: RAM that the boot loader told of, less what anything uses; mapped for writing above.
-    let heap = unsafe { allocator.start(&plan.free) };
+    // SAFETY: RAM that the boot loader told of, less what anything uses; mapped for writing above, twice.
+    let heap = unsafe { allocator.start(&plan.free, plan.joined) };
     let large = memory::free_ranges(&plan.free, core::slice::from_ref(&heap));
     let large = large.into_iter().filter(|range| range.end - range.start >= memory::LARGE as u64).collect();
     let reserved = handoff.reserved.iter().cloned().collect();

@@ -11,7 +11,7 @@ use embodios_bsp::cpu::mmu::{Access, MapError, PAGE, Tables};
 use embodios_bsp::handoff::Handoff;
 use heapless::Vec;
 
-use crate::memory::{self, Ranges};
+use crate::memory::{self, Joined, Ranges};
 
 /// Address the image is linked for: `image.ld` says the same, and boot loaders that read no header use it.
 pub const LINK_ADDRESS: u64 = 0x8_0000;
@@ -52,6 +52,8 @@ pub struct Plan {
     pub map: Vec<(Range<u64>, Access), 96>,
     /// RAM that nothing uses.
     pub free: Ranges,
+    /// The long stretches of it, as they are mapped a second time.
+    pub joined: Joined,
     /// The initial RAM disk, if it can be used.
     pub initrd: Option<Range<u64>>,
 }
@@ -121,7 +123,8 @@ impl Plan {
             taken.push(range.clone()).map_err(|_| MapError::Full)?;
         }
         let free = memory::free_ranges(&handoff.banks, &taken);
-        Ok(Self { map, free, initrd })
+        let joined = Joined::of(&free);
+        Ok(Self { map, free, joined, initrd })
     }
 
     /// Has memory mapped that VideoCore has lent us for a picture: no RAM of ours.
@@ -131,7 +134,8 @@ impl Plan {
 
     /// Writes the map into tables.
     pub fn fill<const N: usize>(&self, tables: &'static Tables<N>) -> Result<(), MapError> {
-        self.map.iter().try_for_each(|(range, access)| tables.map(range.clone(), *access))
+        self.map.iter().try_for_each(|(range, access)| tables.map(range.clone(), *access))?;
+        self.joined.views().try_for_each(|(view, stretch)| tables.map_onto(view, stretch.start, Access::Data))
     }
 }
 
@@ -142,12 +146,13 @@ mod trees;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use embodios_bsp::cpu::mmu::BLOCK;
     use embodios_bsp::handoff::from_device_tree;
     use trees::{GIB, PI4_VIDEOCORE, PI5_VIDEOCORE, Tree, Wanted};
 
     const MIB: u64 = 1 << 20;
     /// As many tables as the image has.
-    const TABLES: usize = 48;
+    const TABLES: usize = 64;
 
     /// The image at this address: sizes as they are, more or less.
     fn image(at: u64) -> Image {
@@ -213,7 +218,15 @@ mod tests {
             for address in [board.pl011.0, board.gic.0, board.gic.1] {
                 assert_eq!(self.rights(address), Some(Access::Device.bits()));
             }
-            assert!(self.tables.used() <= TABLES / 2, "{} tables", self.tables.used());
+            for (view, stretch) in plan.joined.views() {
+                assert!(plan.free.iter().any(|free| free.start <= stretch.start && stretch.end <= free.end));
+                for (seen, is) in [(view.start, stretch.start), (view.end - 1, stretch.end - 1)] {
+                    let entry = self.tables.walk(seen).unwrap();
+                    assert_eq!(entry & 0x0000_ffff_ffff_f000, is & !(BLOCK - 1), "in blocks");
+                    assert_eq!(self.rights(seen), Some(Access::Data.bits()));
+                }
+            }
+            assert!(self.tables.used() <= TABLES - 16, "{} tables", self.tables.used());
         }
     }
 
@@ -239,6 +252,28 @@ mod tests {
                 for address in [0, 0x1000, 0x7_f000] {
                     assert_eq!(board.rights(address), None, "TF-A's {address:#x}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_model_larger_than_4_gib_has_a_place_on_every_board_with_8() {
+        const MODEL: u64 = 4900 * MIB; // an 8B model in four bits
+        let image = image(0x8_0000);
+        for (gib, holds) in [(4, false), (8, true), (16, true)] {
+            let wanted = Wanted { gib, ..Wanted::default() };
+            let mut boards = vec![planned(trees::pi5(&wanted), &image)];
+            if gib <= 8 {
+                boards.push(planned(trees::pi4(&wanted), &image));
+            }
+            for board in boards {
+                let pieces = [MODEL, 500 * MIB, 500 * MIB];
+                assert_eq!(
+                    memory::hold(&board.plan.free, &pieces),
+                    holds,
+                    "{} with {gib} GiB",
+                    board.board.name
+                );
             }
         }
     }

@@ -8,6 +8,9 @@
 //! Large pieces that follow each other are set apart by [`APART`]: two streams at addresses that differ by a
 //! power of two evict each other from caches and TLBs that are indexed by low address bits.
 //!
+//! A piece that no stretch of RAM holds, such as a model of 5 GB on a Raspberry Pi 4 with 8, takes several: the map shows
+//! the stretches once more, one right behind the other ([`Joined`]).
+//!
 //! A request that can't be served is answered with a null pointer; the engine turns that into a sentence.
 #![allow(unsafe_code)] // a global allocator deals in raw memory
 
@@ -16,6 +19,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use buddy_system_allocator::Heap as Buddy;
+use embodios_bsp::cpu::mmu;
 use heapless::Vec;
 use spin::Mutex;
 
@@ -69,16 +73,69 @@ pub fn free_ranges(banks: &[Range<u64>], taken: &[Range<u64>]) -> Ranges {
     joined
 }
 
+/// Stretches of RAM that can be had as one, from [`mmu::JOINED`] on, in order of address.
+#[derive(Clone, Debug, Default)]
+pub struct Joined {
+    stretches: Vec<Range<u64>, 16>,
+}
+
+impl Joined {
+    /// Shorter stretches are crumbs.
+    const SHORTEST: u64 = 64 << 20;
+
+    /// None.
+    pub const fn none() -> Self {
+        Self { stretches: Vec::new() }
+    }
+
+    /// Those of these stretches, cut to whole blocks of the map. One alone needs no joining.
+    pub fn of(free: &[Range<u64>]) -> Self {
+        let whole =
+            |range: &Range<u64>| range.start.next_multiple_of(mmu::BLOCK)..range.end & !(mmu::BLOCK - 1);
+        let long = |range: &Range<u64>| range.end.saturating_sub(range.start) >= Self::SHORTEST;
+        let mut stretches = Vec::new();
+        for range in free.iter().map(whole).filter(long) {
+            let _ = stretches.push(range); // with sixteen there is room enough
+        }
+        if stretches.len() < 2 { Self::none() } else { Self { stretches } }
+    }
+
+    /// Each stretch: the addresses where it can be had, and where it is.
+    pub fn views(&self) -> impl Iterator<Item = (Range<u64>, Range<u64>)> {
+        let mut next = mmu::JOINED.start;
+        let view = move |stretch: &Range<u64>| {
+            let start = next;
+            next += stretch.end - stretch.start;
+            (start..next, stretch.clone())
+        };
+        self.stretches.iter().map(view)
+    }
+
+    /// Where the parts of a piece are that was had as one.
+    fn parts(&self, piece: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        self.views().filter_map(move |(view, stretch)| {
+            let (start, end) = (piece.start.max(view.start), piece.end.min(view.end));
+            (start < end).then(|| start - view.start + stretch.start..end - view.start + stretch.start)
+        })
+    }
+}
+
 /// Free RAM for large pieces: holes in order of address, first fit.
 #[derive(Debug, Default)]
 pub struct Holes {
     holes: Vec<Range<u64>, HOLES>,
+    joined: Joined,
 }
 
 impl Holes {
     /// No RAM.
     pub const fn new() -> Self {
-        Self { holes: Vec::new() }
+        Self { holes: Vec::new(), joined: Joined::none() }
+    }
+
+    /// Lets pieces lie in several of these stretches.
+    pub fn join(&mut self, joined: Joined) {
+        self.joined = joined;
     }
 
     /// Bytes free.
@@ -92,9 +149,49 @@ impl Holes {
         self.holes.iter().map(overlap).sum()
     }
 
-    /// Takes a piece out of the first hole that holds it, [`APART`] from its beginning where there is room.
+    /// Takes a piece out of the first hole that holds it, [`APART`] from its beginning where there is room; else out of
+    /// holes that follow each other where RAM is joined.
     pub fn take(&mut self, bytes: u64, align: u64) -> Option<u64> {
         let (bytes, align) = (bytes.checked_next_multiple_of(LINE)?, align.max(LINE));
+        self.take_one(bytes, align).or_else(|| self.take_joined(bytes, align))
+    }
+
+    fn take_joined(&mut self, bytes: u64, align: u64) -> Option<u64> {
+        if self.holes.len() + 2 > HOLES {
+            return None; // only its first and last hole may leave a rest
+        }
+        let mut run: Range<u64> = 0..0;
+        let mut found = None;
+        'search: for (view, stretch) in self.joined.views() {
+            for hole in &self.holes {
+                let (start, end) = (hole.start.max(stretch.start), hole.end.min(stretch.end));
+                if start >= end {
+                    continue;
+                }
+                let seen = start - stretch.start + view.start..end - stretch.start + view.start;
+                if run.end == seen.start {
+                    run.end = seen.end
+                } else {
+                    run = seen
+                }
+                let start = (run.start + APART).next_multiple_of(align);
+                if start.checked_add(bytes)? <= run.end {
+                    found = Some(start);
+                    break 'search;
+                }
+            }
+        }
+        let start = found?;
+        let joined = self.joined.clone();
+        for part in joined.parts(start..start + bytes) {
+            let index =
+                self.holes.iter().position(|hole| hole.start <= part.start && part.end <= hole.end)?;
+            self.cut(index, part);
+        }
+        Some(start)
+    }
+
+    fn take_one(&mut self, bytes: u64, align: u64) -> Option<u64> {
         let fits = |hole: &Range<u64>, from: u64| {
             let start = from.checked_next_multiple_of(align)?;
             (start.checked_add(bytes)? <= hole.end).then_some(start)
@@ -142,6 +239,15 @@ impl Holes {
     /// Gives a piece back, and joins it with its neighbours.
     pub fn give(&mut self, piece: Range<u64>) {
         let piece = piece.start..piece.end.next_multiple_of(LINE);
+        if mmu::JOINED.contains(&piece.start) {
+            let joined = self.joined.clone();
+            joined.parts(piece).for_each(|part| self.give_one(part));
+        } else {
+            self.give_one(piece);
+        }
+    }
+
+    fn give_one(&mut self, piece: Range<u64>) {
         let index = self.holes.partition_point(|hole| hole.start < piece.start);
         let joins_before = index > 0 && self.holes[index - 1].end == piece.start;
         let joins_behind = self.holes.get(index).is_some_and(|hole| hole.start == piece.end);
@@ -163,6 +269,7 @@ impl Holes {
 pub fn hold(ranges: &[Range<u64>], pieces: &[u64]) -> bool {
     let mut holes = Holes::new();
     ranges.iter().for_each(|range| holes.give(range.clone()));
+    holes.join(Joined::of(ranges));
     pieces.iter().filter(|&&bytes| bytes >= LARGE as u64).all(|&bytes| holes.take(bytes, LINE).is_some())
 }
 
@@ -199,12 +306,13 @@ impl Allocator {
         }
     }
 
-    /// Gives it memory: the small heap comes from the front of the first range that has room for it (a quarter
+    /// Gives it memory, whose stretches the map may show as one: the small heap comes from the front of the first range that has room for it (a quarter
     /// of the largest, on a machine with little), all else is for large pieces. Once. Returns the small heap.
     ///
     /// # Safety
-    /// The ranges must be mapped, writable memory that nothing else uses, from now on and for good.
-    pub unsafe fn start(&self, free: &[Range<u64>]) -> Range<u64> {
+    /// The ranges must be mapped, writable memory that nothing else uses, from now on and for good; and mapped a second
+    /// time as [`Joined::views`] says.
+    pub unsafe fn start(&self, free: &[Range<u64>], joined: Joined) -> Range<u64> {
         let length = |range: &Range<u64>| range.end - range.start;
         let largest = free.iter().map(length).max().unwrap_or(0);
         let bytes = SMALL_HEAP.min(largest / 4) & !4095;
@@ -221,6 +329,7 @@ impl Allocator {
                 large.give(rest);
             }
         }
+        large.join(joined);
         drop(large);
         if !heap.is_empty() {
             // SAFETY: the caller vouches for the range, and it was kept out of the large pieces.
@@ -388,10 +497,68 @@ mod tests {
     fn what_fits_in_sum_may_not_fit_in_pieces() {
         let board = [36 * MIB..948 * MIB, 1024 * MIB..2048 * MIB];
         assert!(hold(&board, &[1000 * MIB, 400 * MIB, 400 * MIB]));
-        assert!(!hold(&board, &[1025 * MIB]), "no stretch is that long");
+        assert!(hold(&board, &[1025 * MIB]), "in both");
         assert!(!hold(&board, &[1000 * MIB, 500 * MIB, 500 * MIB]));
         assert!(hold(&board, &[0, 1, MIB - 1]));
         assert!(!hold(&[], &[MIB]));
+    }
+
+    /// A Raspberry Pi 4's RAM with 8 GB, as it is free.
+    const PI4_8G: [Range<u64>; 3] = [36 * MIB..948 * MIB, 1024 * MIB..4032 * MIB, 4096 * MIB..8192 * MIB];
+
+    fn holes_of(ranges: &[Range<u64>]) -> Holes {
+        let mut holes = Holes::new();
+        ranges.iter().for_each(|range| holes.give(range.clone()));
+        holes.join(Joined::of(ranges));
+        holes
+    }
+
+    #[test]
+    fn a_piece_that_no_stretch_holds_lies_in_several_and_all_of_it_comes_back() {
+        let mut holes = holes_of(&PI4_8G);
+        let all = holes.free();
+        let small = holes.take(4000 * MIB, 64).unwrap();
+        assert!(PI4_8G[2].contains(&small), "one stretch is better");
+        holes.give(small..small + 4000 * MIB);
+        let large = holes.take(7000 * MIB + 1, 64).unwrap();
+        assert!(mmu::JOINED.contains(&large) && large.is_multiple_of(64));
+        assert_eq!(holes.free(), all - 7000 * MIB - 64);
+        let next = holes.take(900 * MIB, 64).unwrap();
+        assert!(PI4_8G[2].contains(&next), "behind it");
+        assert_eq!(holes.take(200 * MIB, 64), None);
+        holes.give(large..large + 7000 * MIB + 1);
+        holes.give(next..next + 900 * MIB);
+        assert_eq!(holes.holes[..], PI4_8G);
+    }
+
+    #[test]
+    fn parts_of_a_joined_piece_are_free_ram_each_once() {
+        let mut holes = holes_of(&PI4_8G);
+        let piece = holes.take(5000 * MIB, 64).unwrap();
+        let parts: List<_> = holes.joined.parts(piece..piece + 5000 * MIB).collect();
+        assert_eq!(parts.iter().map(|part| part.end - part.start).sum::<u64>(), 5000 * MIB);
+        assert_eq!(parts.len(), 3);
+        assert_eq!((parts[0].end, parts[1].clone()), (948 * MIB, PI4_8G[1].clone()));
+        assert_eq!(parts[2].start, 4096 * MIB);
+        for part in &parts {
+            assert!(!holes.holes.iter().any(|hole| hole.start < part.end && part.start < hole.end));
+        }
+        // What lies between two stretches that are joined must be free to the border.
+        holes.give(piece..piece + 5000 * MIB);
+        holes.cut(1, 1024 * MIB..1025 * MIB);
+        assert!(holes.take(5000 * MIB, 64).is_some(), "the second and third");
+        assert_eq!(holes.take(3000 * MIB, 64), None, "the first and the rest of the third are no neighbours");
+    }
+
+    #[test]
+    fn one_stretch_and_crumbs_are_not_joined() {
+        assert_eq!(Joined::of(&[0x1000..0x8_0000, 40 * MIB..948 * MIB]).views().count(), 0);
+        assert_eq!(Joined::of(&PI4_8G).views().count(), 3);
+        let uneven = Joined::of(&[5..200 * MIB - 1, 300 * MIB + 1..500 * MIB]);
+        let views: List<_> = uneven.views().collect();
+        assert_eq!(views[0], (mmu::JOINED.start..mmu::JOINED.start + 196 * MIB, 2 * MIB..198 * MIB));
+        assert_eq!(views[1].0.start, views[0].0.end);
+        assert_eq!(views[1].1, 302 * MIB..500 * MIB);
     }
 
     #[test]
@@ -414,7 +581,7 @@ mod tests {
         let allocator = Allocator::new();
         let range = start.next_multiple_of(4096)..(start + (24 << 20)) & !4095;
         // SAFETY: leaked memory of the test's own.
-        let heap = unsafe { allocator.start(core::slice::from_ref(&range)) };
+        let heap = unsafe { allocator.start(core::slice::from_ref(&range), Joined::none()) };
         assert!(heap.end - heap.start <= 6 << 20);
         let layout = |bytes| Layout::from_size_align(bytes, 8).unwrap();
         // SAFETY: blocks are used within their size and given back once, with their layout.

@@ -34,7 +34,8 @@ pub struct Args {
 /// A board that is sold.
 struct Board {
     name: &'static str,
-    /// Stretches of RAM that a model can have, in MiB: no piece of it can lie in two.
+    /// Stretches of RAM that a model can have, in MiB. A piece lies in one where it can, else in neighbours that are free
+    /// where they meet.
     stretches: &'static [u64],
 }
 
@@ -76,10 +77,27 @@ impl Board {
     /// the firmware's allocator has it.
     fn holds(&self, budget: &Budget) -> bool {
         let half = budget.cache.div_ceil(2);
-        let mut free: Vec<u64> = self.stretches.iter().map(|stretch| stretch << 20).collect();
+        // What is free of a stretch is its end, and all of it if nothing was taken yet.
+        let whole: Vec<u64> = self.stretches.iter().map(|stretch| stretch << 20).collect();
+        let mut free = whole.clone();
         [budget.weights, half, half, budget.scratch, budget.tokenizer].into_iter().all(|piece| {
-            let place = free.iter_mut().find(|free| **free >= piece);
-            place.map(|free| *free -= piece).is_some()
+            if let Some(place) = free.iter_mut().find(|free| **free >= piece) {
+                *place -= piece;
+                return true;
+            }
+            (0..free.len()).any(|first| {
+                let untouched = (first + 1..free.len()).take_while(|&next| free[next] == whole[next]).count();
+                let run = first..first + 1 + untouched;
+                if free[run.clone()].iter().sum::<u64>() < piece {
+                    return false;
+                }
+                let mut left = piece;
+                for free in &mut free[run] {
+                    let part = left.min(*free);
+                    (*free, left) = (*free - part, left - part);
+                }
+                true
+            })
         })
     }
 
@@ -270,14 +288,17 @@ mod tests {
     }
 
     #[test]
-    fn a_board_holds_no_piece_that_is_longer_than_its_stretches_of_memory() {
+    fn a_board_holds_pieces_in_one_stretch_of_memory_or_in_free_neighbours() {
         let holds = |name, weights, cache| Board::named(name).unwrap().holds(&budget(weights, cache));
         assert!(holds("pi4-1g", 800, 80));
         assert!(!holds("pi4-1g", 800, 90), "800 + 90 + 8 of 896");
         assert!(holds("pi4-2g", 1024, 800), "the second gigabyte is whole");
-        assert!(!holds("pi4-2g", 1025, 1), "the first is not, and they are apart");
+        assert!(holds("pi4-2g", 1500, 200), "in both");
+        assert!(!holds("pi4-2g", 1000, 1000), "half of the cache is not free in one, nor where they meet");
         assert!(holds("pi4-2g", 880, 1022), "a half of keys and values in the second with the other");
-        assert!(holds("pi4-8g", 4096, 3000) && !holds("pi4-8g", 4097, 1));
+        assert!(holds("pi4-8g", 4096, 3000));
+        assert!(holds("pi4-8g", 4900, 2000), "an 8B model in four bits");
+        assert!(holds("pi4-8g", 7900, 50) && !holds("pi4-8g", 8000, 50));
         assert!(holds("pi5-16g", 14_000, 1300));
         assert!(Board::named("pi4-3g").err().unwrap().to_string().contains("pi4-2g"));
     }

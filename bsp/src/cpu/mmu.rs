@@ -1,6 +1,7 @@
 //! Memory: page tables built in ordinary memory, and cache maintenance.
 //!
-//! One identity map, 39-bit addresses, 4 KiB granule. RAM is mapped in 2 MiB blocks (both boards' TLBs and
+//! One identity map, 39-bit addresses, 4 KiB granule; above it, in [`JOINED`], the stretches of RAM once more, one right
+//! behind the other. RAM is mapped in 2 MiB blocks (both boards' TLBs and
 //! prefetchers like them best); where neighbours need different rights, such as the image with its guard
 //! pages, a block is split into 4 KiB pages. What is not mapped faults.
 //!
@@ -23,6 +24,10 @@ const ENTRIES: usize = 512;
 const END: u64 = GIB * ENTRIES as u64;
 /// Smallest piece the data cache keeps, on all boards.
 const LINE: usize = 64;
+
+/// Addresses at which RAM that lies in several stretches can be had in one: above RAM and devices of every board. No device
+/// knows them: what is handed to one must lie below.
+pub const JOINED: Range<u64> = 0x60_0000_0000..0x7c_0000_0000;
 
 /// MAIR_EL1: attribute 0 normal write-back read- and write-allocate, 1 device nGnRnE, 2 normal non-cacheable.
 pub const MAIR: u64 = 0x0044_00ff;
@@ -158,15 +163,25 @@ impl<const N: usize> Tables<N> {
     ///
     /// Only for tables that no core walks yet: a live block must not be split in place.
     pub fn map(&'static self, range: Range<u64>, access: Access) -> Result<(), MapError> {
-        self.set(range, access.bits())
+        self.set(range, 0, access.bits())
+    }
+
+    /// Maps a range of addresses onto as many bytes of memory from `memory` on.
+    pub fn map_onto(&'static self, range: Range<u64>, memory: u64, access: Access) -> Result<(), MapError> {
+        if !memory.is_multiple_of(PAGE) || memory.checked_add(range.end.saturating_sub(range.start)).is_none()
+        {
+            return Err(MapError::BadRange);
+        }
+        self.set(range.clone(), memory.wrapping_sub(range.start), access.bits())
     }
 
     /// Takes `range` out, so that touching it faults.
     pub fn forbid(&'static self, range: Range<u64>) -> Result<(), MapError> {
-        self.set(range, 0)
+        self.set(range, 0, 0)
     }
 
-    fn set(&'static self, range: Range<u64>, bits: u64) -> Result<(), MapError> {
+    /// Gives the addresses of `range` these bits, and what lies `behind` them: the distance to memory, modulo 2^64.
+    fn set(&'static self, range: Range<u64>, behind: u64, bits: u64) -> Result<(), MapError> {
         let misaligned = !range.start.is_multiple_of(PAGE) || !range.end.is_multiple_of(PAGE);
         if range.is_empty() || misaligned || range.end > END {
             return Err(MapError::BadRange);
@@ -186,8 +201,9 @@ impl<const N: usize> Tables<N> {
             let slot = (at % GIB / BLOCK) as usize;
             let entry = second.get(slot);
             let is_table = entry & (VALID | TABLE) == VALID | TABLE;
-            if at.is_multiple_of(BLOCK) && range.end - at >= BLOCK && !is_table {
-                second.set(slot, if bits == 0 { 0 } else { at | bits });
+            let blocks = at.is_multiple_of(BLOCK) && behind.is_multiple_of(BLOCK);
+            if blocks && range.end - at >= BLOCK && !is_table {
+                second.set(slot, if bits == 0 { 0 } else { at.wrapping_add(behind) | bits });
                 at += BLOCK;
                 continue;
             }
@@ -206,7 +222,7 @@ impl<const N: usize> Tables<N> {
             let stop = range.end.min((at / BLOCK + 1) * BLOCK);
             while at < stop {
                 let page = (at % BLOCK / PAGE) as usize;
-                third.set(page, if bits == 0 { 0 } else { at | bits | TABLE });
+                third.set(page, if bits == 0 { 0 } else { at.wrapping_add(behind) | bits | TABLE });
                 at += PAGE;
             }
         }
@@ -485,6 +501,25 @@ mod tests {
         assert_eq!(bits(0x1124), 0b100, "Cortex-A72: 44 bits");
         assert_eq!(bits(0x1126), 0b101, "52 bits need other tables");
         assert_eq!(control_for(0) & 0x3f, 25, "39 bits of address");
+    }
+
+    #[test]
+    fn memory_can_be_had_at_other_addresses_in_blocks_where_both_lie_on_borders_of_blocks() {
+        let map = tables::<8>();
+        let at = JOINED.start;
+        map.map_onto(at..at + 2 * BLOCK, 0x3_4000_0000, Access::Data).unwrap();
+        map.map_onto(at + 2 * BLOCK..at + 3 * BLOCK, 0x4000_1000, Access::Data).unwrap();
+        let entry = |address| map.walk(address).map(|entry| (entry & ADDRESS, entry & TABLE != 0));
+        assert_eq!(entry(at + BLOCK + 5), Some((0x3_4020_0000, false)));
+        assert_eq!(entry(at + 2 * BLOCK + PAGE), Some((0x4000_2000, true)));
+        assert_eq!(entry(at + 3 * BLOCK), None);
+        assert_eq!(map.map_onto(at..at + PAGE, 1, Access::Data), Err(MapError::BadRange));
+        assert_eq!(map.map_onto(at..at + 2 * PAGE, !0xfff, Access::Data), Err(MapError::BadRange));
+        for board in crate::board::BOARDS {
+            for range in board.peripherals {
+                assert!(range.end <= JOINED.start || JOINED.end <= range.start, "{}", board.name);
+            }
+        }
     }
 
     #[test]
