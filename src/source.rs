@@ -1,6 +1,7 @@
 //! ByteSource: where a model's bytes come from.
 #![allow(unsafe_code)] // a region of memory that is written under a lock, then only read
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 use spin::Mutex;
@@ -18,6 +19,18 @@ pub trait ByteSource {
     /// The region of memory that the bytes already are in, if it may be used for good: then nothing is copied.
     fn in_place(&self) -> Option<&'static InPlace> {
         None
+    }
+}
+
+impl<S: ByteSource + ?Sized> ByteSource for Box<S> {
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        (**self).read_at(offset, buffer)
+    }
+    fn in_place(&self) -> Option<&'static InPlace> {
+        (**self).in_place()
     }
 }
 

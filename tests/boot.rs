@@ -301,6 +301,20 @@ fn every_kind_of_card_is_read_small_and_large_with_and_without_a_partition_table
 }
 
 #[test]
+fn a_model_in_three_files_on_the_card_gives_the_logits_of_the_whole_one() {
+    let mut card =
+        Card::default().with_bytes("EMBODIOS.CFG", "model = tiny\n").with_bytes("other.gguf", tiny("Q8_0"));
+    for (index, shard) in synth::shards(&tiny("Q4_0"), 3).into_iter().enumerate() {
+        card = card.with_bytes(&format!("tiny-{:05}-of-00003.gguf", index + 1), shard);
+    }
+    let mut rig = Rig::boot(&card, "");
+    let text = rig.prompt();
+    rig.holds(&text, "Loading tiny-00001-of-00003.gguf");
+    rig.holds(&text, "tiny is loaded");
+    rig.answers("digest hello", &Here::new(tiny("Q4_0")).digest("hello"));
+}
+
+#[test]
 fn two_models_on_the_card_give_a_menu() {
     let card = Card::default().with_bytes("a.gguf", tiny("Q4_0")).with_bytes("b.gguf", tiny("Q8_0"));
     let mut rig = Rig::boot(&card, "");

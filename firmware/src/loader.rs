@@ -6,13 +6,14 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::ops::ControlFlow;
 
 use embodios::gguf::Gguf;
+use embodios::gguf::split::{self, ShardName};
 use embodios::model::budget::Budget;
 use embodios::model::{LoadError, LoadOptions, Model, Opened, Progress, families};
 use embodios::{ByteSource, KvFormat, Level};
@@ -61,23 +62,56 @@ impl fmt::Display for Mib {
     }
 }
 
-/// The models on the card, by name.
+/// The models on the card, by name; one in several files is there once, by the first of them, with the bytes of all.
 pub fn models(platform: &mut dyn Platform) -> Result<Vec<FileEntry>, String> {
     let mut files = platform.files().map_err(sentence)?;
     // A Mac writes a file `._NAME` beside each: no model.
     files.retain(|file| file.name.to_ascii_lowercase().ends_with(".gguf") && !file.name.starts_with('.'));
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
+    files.sort_by_cached_key(|file| (file.name.to_lowercase(), file.name.clone()));
+    let mut models: Vec<FileEntry> = Vec::new();
+    for file in files {
+        match models.last_mut().filter(|last| are_of_one(&last.name, &file.name)) {
+            Some(first) => first.bytes += file.bytes,
+            None => models.push(file),
+        }
+    }
+    Ok(models)
 }
 
-/// The model meant by a name (case and `.gguf` don't matter) or by its number in the list.
+/// Whether two files are shards of one model.
+fn are_of_one(name: &str, other: &str) -> bool {
+    ShardName::parse(name).zip(ShardName::parse(other)).is_some_and(|(name, other)| name.is_of(&other))
+}
+
+/// Opens a model's file, or all its shards by the name of one of them. The error is a sentence.
+pub fn open_bytes(platform: &mut dyn Platform, name: &str) -> Result<Box<dyn ByteSource>, String> {
+    if ShardName::parse(name).is_none() {
+        return platform.open(name);
+    }
+    let files = platform.files()?;
+    let mut open = |name: &str| {
+        let file = files.iter().find(|file| file.name.eq_ignore_ascii_case(name));
+        file.map(|file| platform.open(&file.name)).transpose()
+    };
+    split::open(name, &mut open).map_err(|error| error.to_string())
+}
+
+/// The model meant by a name (case, `.gguf` and which shard don't matter) or by its number in the list.
 pub fn find<'f>(files: &'f [FileEntry], wanted: &str) -> Option<&'f FileEntry> {
     let lower = wanted.to_lowercase();
     let same = |name: &str| name.to_lowercase() == lower;
+    let with_extension = format!("{wanted}.gguf");
+    let stem = |name: &str| ShardName::parse(name).is_some_and(|shard| same(shard.stem));
     files
         .iter()
         .find(|file| same(&file.name))
         .or_else(|| files.iter().find(|file| same(&file.name[..file.name.len() - ".gguf".len()])))
+        .or_else(|| files.iter().find(|file| stem(&file.name)))
+        .or_else(|| {
+            let shard =
+                |file: &&FileEntry| are_of_one(&file.name, wanted) || are_of_one(&file.name, &with_extension);
+            files.iter().find(shard)
+        })
         .or_else(|| files.get(wanted.parse::<usize>().ok()?.checked_sub(1)?))
 }
 
@@ -112,7 +146,7 @@ fn preloaded(platform: &dyn Platform) -> Option<Source> {
 }
 
 fn open_file(console: &mut Console, platform: &mut dyn Platform, name: &str) -> Option<Source> {
-    match platform.open(name) {
+    match open_bytes(platform, name) {
         Ok(bytes) => Some(Source { name: name.into(), bytes }),
         Err(why) => {
             console.line(sentence(why));

@@ -7,6 +7,7 @@
 mod cursor;
 pub mod kinds;
 mod metadata;
+pub mod split;
 pub mod writer;
 
 pub use metadata::{Metadata, StringArray, Value};

@@ -40,6 +40,18 @@ impl Writer {
         put_string(&mut self.metadata, value.as_bytes());
         self
     }
+    /// Adds a u16.
+    pub fn u16(&mut self, key: &str, value: u16) -> &mut Self {
+        self.key(key, 2);
+        self.metadata.extend(value.to_le_bytes());
+        self
+    }
+    /// Adds an i32.
+    pub fn i32(&mut self, key: &str, value: i32) -> &mut Self {
+        self.key(key, 5);
+        self.metadata.extend(value.to_le_bytes());
+        self
+    }
     /// Adds a u32.
     pub fn u32(&mut self, key: &str, value: u32) -> &mut Self {
         self.key(key, 4);
@@ -108,20 +120,11 @@ impl Writer {
 
     /// Everything before the tensors' data. Each tensor then begins at the next multiple of [`ALIGNMENT`].
     pub fn header(&self) -> Vec<u8> {
-        let mut file = Vec::new();
-        file.extend(b"GGUF");
-        file.extend(3u32.to_le_bytes());
-        file.extend((self.tensors.len() as u64).to_le_bytes());
-        file.extend(self.keys.to_le_bytes());
+        let mut file = start(self.tensors.len() as u64, self.keys);
         file.extend(&self.metadata);
         let mut offset = 0u64;
         for tensor in &self.tensors {
-            put_string(&mut file, tensor.name.as_bytes());
-            #[allow(clippy::cast_possible_truncation)] // at most four
-            file.extend((tensor.shape.len() as u32).to_le_bytes());
-            file.extend(tensor.shape.iter().flat_map(|size| size.to_le_bytes()));
-            file.extend(tensor.kind.to_le_bytes());
-            file.extend(offset.to_le_bytes());
+            put_entry(&mut file, &tensor.name, &tensor.shape, tensor.kind, offset);
             offset = (offset + tensor.bytes).next_multiple_of(ALIGNMENT as u64);
         }
         file
@@ -136,6 +139,26 @@ impl Writer {
         }
         file
     }
+}
+
+/// What comes before the metadata of a file.
+pub(super) fn start(tensors: u64, keys: u64) -> Vec<u8> {
+    let mut file = Vec::new();
+    file.extend(b"GGUF");
+    file.extend(3u32.to_le_bytes());
+    file.extend(tensors.to_le_bytes());
+    file.extend(keys.to_le_bytes());
+    file
+}
+
+/// Adds an entry of a directory; `offset` is from where the data begin.
+pub(super) fn put_entry(file: &mut Vec<u8>, name: &str, shape: &[u64], kind: u32, offset: u64) {
+    put_string(file, name.as_bytes());
+    #[allow(clippy::cast_possible_truncation)] // at most four
+    file.extend((shape.len() as u32).to_le_bytes());
+    file.extend(shape.iter().flat_map(|size| size.to_le_bytes()));
+    file.extend(kind.to_le_bytes());
+    file.extend(offset.to_le_bytes());
 }
 
 fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {

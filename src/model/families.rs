@@ -303,7 +303,7 @@ pub static FAMILIES: &[Family] = &[
     Family {
         architecture: "qwen3moe",
         name: "Qwen 3 MoE",
-        examples: "the shape of Qwen3-30B-A3B, whose files are too large so far",
+        examples: "the shape of Qwen3-30B-A3B, which no board has the memory for",
         qk_norm: Presence::Always(QkNorm::Head),
         experts: Some(Mixture { normalized: true, shared_gate: false, required: true }),
         ..QWEN2
@@ -446,6 +446,12 @@ pub static RECOGNISED: &[&str] = &[
 
 /// The family that a file says it is of.
 pub fn family(gguf: &Gguf) -> Result<&'static Family, LoadError> {
+    if let Some(all) = gguf.metadata.opt_u32("split.tensors.count")?
+        && all as usize != gguf.tensors.len()
+    {
+        // Those that lie side by side under their names come here as one.
+        return Err(LoadError::LoneShard { count: gguf.metadata.opt_u32("split.count")?.unwrap_or(0) });
+    }
     let architecture = gguf.metadata.string("general.architecture")?;
     let row = FAMILIES.iter().find(|family| family.architecture == architecture);
     row.ok_or_else(|| LoadError::Architecture { name: architecture.into() })

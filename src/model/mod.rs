@@ -235,6 +235,11 @@ pub enum LoadError {
         /// As the file names it.
         name: String,
     },
+    /// One file of several that are a model, and no name by which to find the others.
+    LoneShard {
+        /// How many they are.
+        count: u32,
+    },
     /// A trait of the model that the forward pass lacks.
     Unsupported {
         /// What it is.
@@ -311,6 +316,11 @@ impl fmt::Display for LoadError {
                 }
                 families::FAMILIES.iter().try_for_each(|family| write!(f, " {}", family.architecture))
             }
+            Self::LoneShard { count } => write!(
+                f,
+                "this is one of {count} files of a split model: give it by its name, NAME-00001-of-{count:05}.gguf, \
+                 with the others beside it, or join them with llama.cpp's `llama-gguf-split --merge`"
+            ),
             Self::Unsupported { what } => write!(f, "this model needs what is not supported: {what}"),
             Self::Format { tensor, kind } => {
                 write!(

@@ -7,10 +7,12 @@ mod blocks;
 pub mod families;
 mod random;
 pub mod shapes;
+mod shards;
 mod tiny;
 pub mod tokenizer;
 
 pub use families::{CASES, Case, Shape};
+pub use shards::{shards, shards_of};
 pub use tiny::{Sizes, TINY, sized, tiny};
 
 use crate::gguf::kinds::{self, Kind};

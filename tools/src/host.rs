@@ -4,6 +4,7 @@
 use crate::models;
 use anyhow::{Context, Result, anyhow, ensure};
 use embodios::KvFormat;
+use embodios::gguf::split::{self, ShardName};
 use embodios::model::{LoadOptions, Model};
 use embodios::session::{Runtime, Session};
 use embodios::{ByteSource, Level, Pool, ReadError};
@@ -75,8 +76,22 @@ impl Engine {
 }
 
 /// Opens a model given as a name from the catalog or as a path.
-pub fn open(model: &str) -> Result<FileSource> {
-    FileSource::open(&models::resolve(model)?)
+pub fn open(model: &str) -> Result<Box<dyn ByteSource>> {
+    open_file(&models::resolve(model)?)
+}
+
+/// Opens a model's file, or all its shards by the path of one of them.
+pub fn open_file(path: &Path) -> Result<Box<dyn ByteSource>> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let Some(name) = name.filter(|name| ShardName::parse(name).is_some()) else {
+        return Ok(Box::new(FileSource::open(path)?));
+    };
+    let beside = |name: &str| {
+        let path = path.with_file_name(name);
+        let source = path.exists().then(|| FileSource::open(&path)).transpose();
+        source.map_err(|error| format!("{error:#}"))
+    };
+    split::open(name, &mut { beside }).map_err(said)
 }
 
 /// Cores that this process may use.
@@ -283,6 +298,40 @@ mod tests {
         assert_eq!(source.read_at(7, &mut buffer), Err(ReadError::PastEnd { offset: 7, wanted: 4, len: 10 }));
         assert!(source.read_at(u64::MAX, &mut buffer).is_err());
         assert!(FileSource::open(scratch.path()).is_err());
+    }
+
+    #[test]
+    fn a_model_in_three_files_gives_the_logits_of_the_whole_one() {
+        let scratch = crate::project::Scratch::new().unwrap();
+        let format = embodios::quant::by_name("Q4_0").unwrap();
+        let whole = embodios::synth::tiny(1, format);
+        let path = |name: &str| scratch.path().join(name);
+        let shard = |index: usize| path(&format!("tiny-{:05}-of-00003.gguf", index + 1));
+        std::fs::write(path("tiny.gguf"), &whole).unwrap();
+        for (index, bytes) in embodios::synth::shards(&whole, 3).iter().enumerate() {
+            std::fs::write(shard(index), bytes).unwrap();
+        }
+        let threads = Threads::new(2).unwrap();
+        let digest = |path: &Path| {
+            let source = open_file(path).unwrap();
+            let options = LoadOptions { pool: Some(&threads), ..LoadOptions::default() };
+            let model = Model::load(&source, &options, &mut |_| ControlFlow::Continue(())).unwrap();
+            let tokens = model.tokenizer().encode("The same bits.", true, true);
+            let mut session = Session::new(model, tokens.len()).unwrap();
+            threads.with(|runtime| embodios::digest(session.feed(&tokens, runtime).unwrap()))
+        };
+        assert_eq!(digest(&shard(0)), digest(&path("tiny.gguf")));
+        assert_eq!(digest(&shard(2)), digest(&path("tiny.gguf")));
+
+        // Alone and under another name, none says what it is a part of.
+        std::fs::copy(shard(0), path("alone.gguf")).unwrap();
+        std::fs::remove_file(shard(1)).unwrap();
+        let error = open_file(&shard(0)).err().unwrap().to_string();
+        assert!(error.starts_with("the file tiny-00002-of-00003.gguf is missing"), "{error}");
+        let source = open_file(&path("alone.gguf")).unwrap();
+        let alone = Model::load(&source, &LoadOptions::default(), &mut |_| ControlFlow::Continue(()));
+        let error = alone.err().unwrap().to_string();
+        assert!(error.starts_with("this is one of 3 files of a split model"), "{error}");
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> Result<()> {
     let default =
         (!args.empty && args.model.is_empty() && args.file.is_empty()).then(|| models::DEFAULT.to_owned());
     for model in args.model.iter().chain(&default) {
-        card = card.with_file(&models::resolve(model)?)?;
+        card = card.with_model(&models::resolve(model)?)?;
     }
     for file in &args.file {
         let (source, name) = match file.rsplit_once('=') {

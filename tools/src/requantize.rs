@@ -121,7 +121,7 @@ pub fn cached(model: &Path, choice: Choice) -> Result<PathBuf> {
 /// Writes `model` with this choice.
 fn write(model: &Path, choice: Choice, path: &Path) -> Result<()> {
     eprintln!("making {} from {}", project::shown(path), project::shown(model));
-    let bytes = requantized(&host::FileSource::open(model)?, choice)
+    let bytes = requantized(&*host::open_file(model)?, choice)
         .with_context(|| format!("{} can't be requantized", model.display()))?;
     let folder = path.parent().unwrap_or(Path::new("."));
     // Beside and renamed: what has the final name is whole.

@@ -4,7 +4,8 @@ use crate::image::Card;
 use crate::qemu::{Emulator, Machine, monitor};
 use crate::setup::{self, Step};
 use crate::{build, models, project};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use embodios::gguf::split::ShardName;
 use std::fs;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -80,13 +81,19 @@ pub fn run(args: &Args) -> Result<()> {
     if card {
         let mut card = Card::default().with_kernel(&kernel.image);
         if let (Some(model), false) = (&model, preload) {
-            card = card.with_file(model)?;
+            card = card.with_model(model)?;
         }
         let path = scratch.path().join("card.img");
         card.write(&path)?;
         emulator = emulator.with_card(&path);
     }
     if let (Some(model), true) = (&model, preload) {
+        let name = model.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        ensure!(
+            ShardName::parse(name).is_none(),
+            "a model in several files can't be handed over in memory: leave --preload away, or join them with llama.cpp's \
+             `llama-gguf-split --merge`"
+        );
         emulator = emulator.with_initrd(model);
     }
     if args.screen.is_some() {

@@ -35,7 +35,7 @@ pub fn models(shell: &mut Shell, _: &str) {
             return shell.interrupt_served();
         }
         let loaded = shell.talker.as_ref().is_some_and(|talker| talker.file == file.name);
-        let verdict = match shell.platform.open(&file.name) {
+        let verdict = match loader::open_bytes(shell.platform, &file.name) {
             _ if loaded => "loaded".into(),
             Err(why) => why,
             Ok(bytes) => {

@@ -154,6 +154,36 @@ fn of_several_models_the_user_chooses() {
 }
 
 #[test]
+fn a_model_in_several_files_is_one_model_under_the_name_of_each_and_what_is_missing_is_named() {
+    let model = tiny();
+    let shards = embodios::synth::shards(&model, 3);
+    let names = ["TINY-00001-of-00003.GGUF", "tiny-00002-of-00003.gguf", "tiny-00003-of-00003.gguf"];
+    let mut files: Vec<(&str, &[u8])> = names.into_iter().zip(shards.iter().map(Vec::as_slice)).collect();
+    let whole = after(&play(&[("tiny.gguf", &model)], "digest Hello\r"), "digest Hello").to_string();
+    files.push(("other.gguf", &model));
+    let text = play(
+        &files,
+        "tiny\rmodels\rdigest Hello\rload other\rload tiny-00003-of-00003\rdigest Hello again\r",
+    );
+    assert!(
+        text.contains("\r\n  2  TINY-00001-of-00003.GGUF, ") && text.contains("\r\n  1  other.gguf, "),
+        "{text}"
+    );
+    assert_eq!(after(&text, "models").matches("GGUF").count(), 1, "{text}");
+    assert_eq!(after(&text, "digest Hello"), whole);
+    assert!(after(&text, "load tiny-00003-of-00003").contains("tiny is loaded"), "{text}");
+
+    let files = [("m-00001-of-00003.gguf", &*shards[0]), ("m-00003-of-00003.gguf", &*shards[2])];
+    let text = play(&files, "models\r");
+    let missing =
+        "he file m-00002-of-00003.gguf is missing: the model is in 3 files, which must lie side by side";
+    assert!(text.contains(&format!("\r\nT{missing}.\r\n")), "{text}");
+    assert!(after(&text, "models").contains(missing), "{text}");
+    let text = play(&[("alone.gguf", &*shards[1])], "");
+    assert!(text.contains("alone.gguf can't be used: this is one of 3 files of a split model"), "{text}");
+}
+
+#[test]
 fn the_configuration_is_used_and_its_faults_are_named() {
     let model = tiny();
     let config: &[u8] = b"model = B\r\nctx = 64\r\ntemprature = 3\r\nseed = 5\r\nconsole = pl011";

@@ -5,6 +5,7 @@
 
 use crate::project;
 use anyhow::{Context, Result, bail, ensure};
+use embodios::gguf::split::ShardName;
 use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
 use fscommon::{BufStream, StreamSlice};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -89,6 +90,23 @@ impl Card {
     /// Adds a file of this PC under its own name.
     pub fn with_file(mut self, path: &Path) -> Result<Self> {
         self.put(file_name(path)?, Content::Path(path.to_path_buf()));
+        Ok(self)
+    }
+
+    /// Adds a model of this PC, with all its shards where it is in several files.
+    pub fn with_model(mut self, path: &Path) -> Result<Self> {
+        let name = file_name(path)?;
+        let Some(shard) = ShardName::parse(&name) else { return self.with_file(path) };
+        for number in 1..=shard.count {
+            let sibling = path.with_file_name(shard.sibling(number));
+            ensure!(
+                sibling.is_file(),
+                "{} is missing: the model is in {} files, which must lie side by side",
+                project::shown(&sibling),
+                shard.count
+            );
+            self = self.with_file(&sibling)?;
+        }
         Ok(self)
     }
 
@@ -397,6 +415,19 @@ mod tests {
             !image.exists() && fs::read_dir(scratch.path()).unwrap().count() == 1,
             "nothing is left behind"
         );
+    }
+
+    #[test]
+    fn all_shards_of_a_model_come_onto_the_card_by_the_name_of_one_and_a_missing_one_is_named() {
+        let scratch = Scratch::new().unwrap();
+        let path = |number: usize| scratch.path().join(format!("m-{number:05}-of-00003.gguf"));
+        (1..=3).for_each(|number| fs::write(path(number), [0]).unwrap());
+        let names = |card: Card| card.files.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let all = ["m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf"];
+        assert_eq!(names(Card::default().with_model(&path(2)).unwrap()), all);
+        fs::remove_file(path(3)).unwrap();
+        let error = Card::default().with_model(&path(1)).unwrap_err().to_string();
+        assert!(error.contains("m-00003-of-00003.gguf is missing"), "{error}");
     }
 
     #[test]
