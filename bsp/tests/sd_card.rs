@@ -4,8 +4,8 @@
 mod strict;
 
 use embodios_bsp::drivers::sd_card::{Capacity, CardError, HostError, SdCard, Stage, Width};
-use embodios_bsp::drivers::sdhci::{AlwaysOn, Sdhci};
-use strict::{CardKind, Model, Switches, content};
+use embodios_bsp::drivers::sdhci::{AlwaysOn, Sdhci, Way};
+use strict::{CardKind, Model, Reach, Switches, content};
 
 type Card = SdCard<Sdhci<Model>>;
 
@@ -274,4 +274,88 @@ fn reading_at_50_mhz_keeps_the_card_busy() {
     let rate = 20_000 * 512 / (model.millis() - before); // bytes a millisecond
     println!("{rate} bytes/ms with {} ns an access", 100);
     assert!(rate > 15_000, "{rate} bytes/ms");
+}
+
+/// Reads into memory that begins so many bytes behind a cache line's first.
+fn read_at(card: &mut Card, shift: usize, first: u64, count: u64) -> Result<Vec<u8>, CardError> {
+    let bytes = count as usize * 512;
+    let mut room = vec![0xee; bytes + 128];
+    let start = room.as_ptr().align_offset(64) + shift;
+    let buffer = &mut room[start..start + bytes];
+    card.read(first, buffer).map(|()| buffer.to_vec())
+}
+
+fn read_lines(card: &mut Card, first: u64, count: u64) -> Result<Vec<u8>, CardError> {
+    read_at(card, 0, first, count)
+}
+
+fn direct(reach: Reach) -> (Model, Card) {
+    let model = Model::new(CardKind::sdhc()).with_reach(reach);
+    let card = identify(&model).unwrap();
+    model.take_seen();
+    model.take_direct();
+    (model, card)
+}
+
+#[test]
+fn whole_cache_lines_are_put_in_memory_by_the_controller() {
+    for (reach, way) in [(Reach::Low, Way::Adma2 { bits: 32 }), (Reach::High, Way::Adma2 { bits: 64 })] {
+        let (model, mut card) = direct(reach);
+        for (first, count) in [(9, 1), (77, 2), (5_000, 63), (5_000, 64), (5_000, 65), (6_000, 640)] {
+            assert!(
+                read_lines(&mut card, first, count) == Ok(expected(first, count)),
+                "{reach:?} {first} {count}"
+            );
+            assert_eq!((model.take_direct(), card.host().way()), (1, way));
+        }
+        // More than a table describes takes two.
+        assert!(read_lines(&mut card, 100, 10_000) == Ok(expected(100, 10_000)));
+        assert_eq!(model.take_direct(), 2);
+        assert_eq!(card.retries(), 0);
+    }
+}
+
+#[test]
+fn what_lies_across_cache_lines_or_out_of_reach_is_read_word_by_word() {
+    let (model, mut card) = direct(Reach::Low);
+    assert!(read_at(&mut card, 32, 30, 2) == Ok(expected(30, 2)));
+    assert_eq!((model.take_direct(), card.host().way()), (0, Way::Programmed));
+    for reach in [Reach::None, Reach::TooHigh] {
+        let (model, mut card) = direct(reach);
+        assert!(read_lines(&mut card, 3, 40) == Ok(expected(3, 40)));
+        assert_eq!(model.take_direct(), 0);
+    }
+}
+
+#[test]
+fn a_controller_that_does_not_find_memory_is_not_asked_to_again() {
+    let (model, mut card) = direct(Reach::Low);
+    model.faults(|faults| faults.adma = 1);
+    assert!(read_lines(&mut card, 40, 100) == Ok(expected(40, 100)));
+    assert_eq!((model.take_direct(), card.retries()), (1, 1));
+    assert!(read_lines(&mut card, 40, 100) == Ok(expected(40, 100)));
+    assert_eq!((model.take_direct(), card.host().way()), (0, Way::Programmed));
+}
+
+#[test]
+fn a_garbled_direct_transfer_is_taken_up_word_by_word_and_the_next_is_direct_again() {
+    let (model, mut card) = direct(Reach::High);
+    model.faults(|faults| faults.crc.insert(1_050, 2));
+    assert!(read_lines(&mut card, 1_000, 100) == Ok(expected(1_000, 100)));
+    assert_eq!(card.retries(), 2);
+    model.take_direct();
+    assert!(read_lines(&mut card, 2_000, 10) == Ok(expected(2_000, 10)));
+    assert_eq!(model.take_direct(), 1);
+    model.faults(|faults| faults.silence.insert(3_004, 1));
+    assert!(read_lines(&mut card, 3_000, 10) == Ok(expected(3_000, 10)));
+}
+
+#[test]
+fn a_card_pulled_during_a_direct_transfer_is_reported_and_found_again() {
+    let (model, mut card) = direct(Reach::Low);
+    model.faults(|faults| faults.pull_at = Some(505));
+    assert!(matches!(read_lines(&mut card, 500, 10), Err(CardError::Removed { .. })));
+    model.faults(|faults| faults.pull_at = None);
+    model.insert(CardKind::sdhc());
+    assert!(read_lines(&mut identify(&model).unwrap(), 500, 10) == Ok(expected(500, 10)));
 }

@@ -291,7 +291,12 @@ fn control_for(features: u64) -> u64 {
 /// has written no line may be stale: so call this before and after.
 pub fn clean_and_invalidate<T>(bytes: &[T]) {
     let range = bytes.as_ptr_range();
-    let (start, end) = (range.start as usize, range.end as usize);
+    clean_and_invalidate_range(range.start as usize..range.end as usize);
+}
+
+/// [`clean_and_invalidate`] by addresses.
+pub fn clean_and_invalidate_range(range: Range<usize>) {
+    let (start, end) = (range.start, range.end);
     super::publish(); // not before the device was seen to be done
     #[cfg(target_os = "none")]
     for line in (start & !(LINE - 1)..end).step_by(LINE) {

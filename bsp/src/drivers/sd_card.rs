@@ -129,6 +129,11 @@ pub enum HostError {
         /// Interrupt status register.
         status: u32,
     },
+    /// The controller found no way to the memory that a transfer was meant for.
+    Memory {
+        /// CMD number.
+        command: u8,
+    },
     /// A transfer that the controller cannot count.
     TransferSize {
         /// CMD number.
@@ -185,6 +190,9 @@ impl fmt::Display for HostError {
             Self::Other { command, status } => {
                 write!(f, "the controller reported an error at CMD{command} (status {status:#010x})")
             }
+            Self::Memory { command } => {
+                write!(f, "the SD controller could not reach memory at CMD{command} (ADMA error)")
+            }
             Self::TransferSize { command, bytes } => {
                 write!(f, "{bytes} bytes cannot be moved by one CMD{command}")
             }
@@ -226,7 +234,7 @@ pub trait Host {
         done: &mut usize,
     ) -> Result<Response, HostError>;
     /// Blocks that one command can move.
-    fn largest_transfer(&self) -> usize;
+    fn largest_transfer(&mut self) -> usize;
     /// Microseconds since any fixed moment.
     fn micros(&mut self) -> u64;
     /// Waits.

@@ -1,4 +1,4 @@
-//! SD host controller (SDHCI 3.0) in programmed I/O: EMMC2 of the BCM2711, and its kin.
+//! SD host controller (SDHCI 3.0), by ADMA2 where it reaches memory, else by programmed I/O: EMMC2 of the BCM2711, and its kin.
 //!
 //! What EMMC2 asks of a driver beyond the standard, and gets here:
 //! - it takes 32-bit accesses only, so block size goes with block count, and transfer mode with
@@ -8,7 +8,15 @@
 //! - below 200 kHz of SD clock it can hang, so it is never asked for that;
 //! - the 3.3 V / 1.8 V choice and the card's supply are pins outside the controller: [`CardPower`].
 //!
-//! No DMA. All waits are measured with the clock of the [`Bus`], in microseconds, and all of them end.
+//! # ADMA2
+//!
+//! Whole blocks that lie in whole cache lines are put there by the controller itself, from a table of descriptors, if the
+//! [`Bus`] knows under which address the controller sees that memory: on a Pi 4 that depends on the chip's stepping, and a wrong
+//! guess overwrites other memory, so without the device tree's word there is none. Nothing keeps caches and controller in
+//! agreement: table and destination leave the caches before, and the destination once more after. What the controller reports
+//! of its way to memory ends DMA for good; a garbled transfer is taken up again by programmed I/O, which knows how far it came.
+//!
+//! All waits are measured with the clock of the [`Bus`], in microseconds, and all of them end.
 //! This driver reads; writing a block needs one more data direction and nothing else changed.
 //!
 //! Source: SD Host Controller Simplified Specification 3.00 ("SDHCI" below), BCM2711 device tree,
@@ -16,10 +24,13 @@
 
 use core::fmt;
 use core::hint::spin_loop;
+use core::ops::Range;
 
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite};
 use tock_registers::{LocalRegisterCopy, register_structs};
+
+use crate::cpu::mmu;
 
 use super::sd_card::{Command, Host, HostError, Reply, Response, Stage, Width};
 
@@ -35,6 +46,7 @@ mod bits {
         ],
         /// Transfer mode and command: SDHCI 2.2.5, 2.2.6.
         pub Transfer [
+            DMA OFFSET(0) NUMBITS(1) [],
             COUNT_ENABLE OFFSET(1) NUMBITS(1) [],     // stop after Block::COUNT blocks
             AUTO_STOP OFFSET(2) NUMBITS(2) [Off = 0, Command12 = 1],
             DIRECTION OFFSET(4) NUMBITS(1) [Write = 0, Read = 1],
@@ -58,6 +70,7 @@ mod bits {
         pub Control [
             FOUR_BITS OFFSET(1) NUMBITS(1) [],
             HIGH_SPEED OFFSET(2) NUMBITS(1) [],
+            DMA OFFSET(3) NUMBITS(2) [Adma32 = 2, Adma64 = 3],
             BUS_POWER OFFSET(8) NUMBITS(1) [],
             VOLTAGE OFFSET(9) NUMBITS(3) [V33 = 7]
         ],
@@ -87,12 +100,15 @@ mod bits {
             DATA_CRC OFFSET(21) NUMBITS(1) [],
             DATA_END_BIT OFFSET(22) NUMBITS(1) [],
             CURRENT_LIMIT OFFSET(23) NUMBITS(1) [],
-            AUTO_COMMAND OFFSET(24) NUMBITS(1) []
+            AUTO_COMMAND OFFSET(24) NUMBITS(1) [],
+            ADMA OFFSET(25) NUMBITS(1) []             // no descriptor, or no way to memory
         ],
         /// Capabilities, low word: SDHCI 2.2.26.
         pub Capabilities [
             BASE_CLOCK_MHZ OFFSET(8) NUMBITS(8) [],
-            HIGH_SPEED OFFSET(21) NUMBITS(1) []
+            ADMA2 OFFSET(19) NUMBITS(1) [],
+            HIGH_SPEED OFFSET(21) NUMBITS(1) [],
+            BUS_64 OFFSET(28) NUMBITS(1) []           // descriptors with addresses of 64 bits
         ],
         /// Slot interrupt status and host controller version: SDHCI 2.2.34, 2.2.35.
         pub Version [
@@ -120,6 +136,8 @@ register_structs! {
         (0x3c => control2: ReadWrite<u32>),
         (0x40 => capabilities: ReadOnly<u32, Capabilities::Register>),
         (0x44 => _reserved),
+        (0x58 => adma: [ReadWrite<u32>; 2]),
+        (0x60 => _reserved2),
         (0xfc => version: ReadOnly<u32, Version::Register>),
         (0x100 => @END),
     }
@@ -161,6 +179,10 @@ pub enum Register {
     Control2 = 0x3c,
     /// Capabilities, low word.
     Capabilities = 0x40,
+    /// Address of the descriptor table, low word: SDHCI 2.2.31.
+    AdmaLow = 0x58,
+    /// High word.
+    AdmaHigh = 0x5c,
     /// Slot status and controller version.
     Version = 0xfc,
 }
@@ -175,18 +197,45 @@ pub trait Bus {
     fn write(&mut self, register: Register, value: u32);
     /// Microseconds since any fixed moment; never goes backwards.
     fn micros(&mut self) -> u64;
+    /// The address at which the controller sees this memory, all of it; none if it does not, or nobody knows.
+    fn reach(&mut self, memory: Range<usize>) -> Option<u64>;
+    /// Takes this memory, whole cache lines, out of the caches: what was stored is in memory, and what the controller puts
+    /// there is what the next load sees. Needed before and after it does.
+    fn settle(&mut self, memory: Range<usize>);
+}
+
+/// Memory as a controller sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The controller's address of the first byte.
+    pub bus: u64,
+    /// Our address of it.
+    pub memory: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Window {
+    /// The controller's address of a part of memory that lies in here whole.
+    pub fn reach(&self, memory: Range<usize>) -> Option<u64> {
+        let (start, end) = (memory.start as u64, memory.end as u64);
+        let offset = start.checked_sub(self.memory)?;
+        (start <= end && end - self.memory <= self.bytes).then(|| self.bus.checked_add(offset)).flatten()
+    }
 }
 
 /// A controller in the address space of this machine.
 pub struct Mmio {
     registers: &'static Registers,
     micros: fn() -> u64,
+    window: Option<Window>,
 }
 
 impl Mmio {
-    /// `registers` is the mapped block, `micros` a free-running microsecond clock.
-    pub const fn new(registers: &'static Registers, micros: fn() -> u64) -> Self {
-        Self { registers, micros }
+    /// `registers` is the mapped block, `micros` a free-running microsecond clock, `window` the memory that the controller is
+    /// known to reach.
+    pub const fn new(registers: &'static Registers, micros: fn() -> u64, window: Option<Window>) -> Self {
+        Self { registers, micros, window }
     }
 }
 
@@ -211,6 +260,8 @@ impl Bus for Mmio {
             Register::SignalEnable => block.signal_enable.get(),
             Register::Control2 => block.control2.get(),
             Register::Capabilities => block.capabilities.get(),
+            Register::AdmaLow => block.adma[0].get(),
+            Register::AdmaHigh => block.adma[1].get(),
             Register::Version => block.version.get(),
         }
     }
@@ -229,6 +280,8 @@ impl Bus for Mmio {
             Register::StatusEnable => block.status_enable.set(value),
             Register::SignalEnable => block.signal_enable.set(value),
             Register::Control2 => block.control2.set(value),
+            Register::AdmaLow => block.adma[0].set(value),
+            Register::AdmaHigh => block.adma[1].set(value),
             Register::Response0
             | Register::Response1
             | Register::Response2
@@ -242,6 +295,14 @@ impl Bus for Mmio {
     #[inline]
     fn micros(&mut self) -> u64 {
         (self.micros)()
+    }
+
+    fn reach(&mut self, memory: Range<usize>) -> Option<u64> {
+        self.window?.reach(memory)
+    }
+
+    fn settle(&mut self, memory: Range<usize>) {
+        mmu::clean_and_invalidate_range(memory);
     }
 }
 
@@ -279,6 +340,8 @@ const IDENTIFY_HZ: u32 = 400_000;
 const SLOWEST_HZ: u32 = 200_000;
 /// Largest divisor of the 10-bit divided clock: SDHCI 2.2.14.
 const LARGEST_DIVISOR: u32 = 0x3ff;
+/// Bytes in a block of a card's data.
+const BLOCK_BYTES: usize = 512;
 /// Largest number of blocks one command can count: the counter has 16 bits.
 pub const LARGEST_TRANSFER: usize = 65_535;
 /// Data time-out of the controller, 2^(13 + n) timeout clocks: the value known to work on EMMC2.
@@ -298,11 +361,46 @@ const FIRST_CLOCKS: u64 = 2_000; // 74 clocks before CMD0 (SD 6.4.1.1): 370 µs 
 
 /// Everything that can go wrong, for the two enables; card insertion and removal left out since
 /// the Pi 4's card detect is not wired.
-const WATCHED: u32 = 0x01ff_0000 | 0x0000_0033;
+const WATCHED: u32 = 0x03ff_0000 | 0x0000_0033;
 const ALL: u32 = 0xffff_ffff;
+
+/// Bytes of a cache line, on all boards.
+const LINE: usize = 64;
+/// Bytes of a descriptor's piece of memory: half of what its 16 bits of length can say.
+const PIECE: usize = 32 << 10;
+/// Descriptors: 4 MiB a transfer.
+const PIECES: usize = 128;
+/// Slowest card that is waited for, bytes a microsecond.
+const SLOWEST_CARD: u64 = 1;
+/// A descriptor that is valid and moves data: SDHCI 1.13.4, table 1-11. The last one says so.
+const MOVES: u32 = 0x21;
+const LAST: u32 = 1 << 1;
+
+/// Descriptors of one transfer, of two words each, or of three where addresses have 64 bits: SDHCI 1.13.3. Cache lines of its own.
+#[repr(C, align(64))]
+struct Table([u32; 3 * PIECES]);
+
+/// What takes a transfer's data to memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The core, word by word.
+    Programmed,
+    /// The controller, to addresses of so many bits.
+    Adma2 {
+        /// 32 or 64.
+        bits: u8,
+    },
+}
 
 /// An SDHCI 3.0 controller with a card socket.
 pub struct Sdhci<B> {
+    table: Table,
+    /// Why the controller is not asked to reach memory: it failed at it once.
+    dma_failed: bool,
+    /// The next transfer is programmed: the last one was garbled.
+    careful: bool,
+    /// What took the last transfer's data to memory.
+    way: Way,
     bus: B,
     base_hz: Option<u32>,
     /// SD clock, Hz; 0 while it stands still.
@@ -315,7 +413,26 @@ impl<B: Bus> Sdhci<B> {
     /// `base_hz` is the clock that feeds the controller (Pi 4: mailbox clock 12, usually 100 MHz);
     /// without it the controller's own capabilities are believed. Touches nothing yet.
     pub const fn new(bus: B, base_hz: Option<u32>) -> Self {
-        Self { bus, base_hz, clock_hz: 0, written: 0 }
+        Self {
+            table: Table([0; 3 * PIECES]),
+            dma_failed: false,
+            careful: false,
+            way: Way::Programmed,
+            bus,
+            base_hz,
+            clock_hz: 0,
+            written: 0,
+        }
+    }
+
+    /// What took the data of the last transfer to memory.
+    pub fn way(&self) -> Way {
+        self.way
+    }
+
+    /// Leaves DMA alone from now on.
+    pub fn without_dma(&mut self) {
+        self.dma_failed = true;
     }
 
     /// The way to the registers, for whoever lent it.
@@ -494,6 +611,68 @@ impl<B: Bus> Sdhci<B> {
         self.wait_status(Interrupt::TRANSFER_DONE::SET.value, BLOCK, command, Stage::End)
     }
 
+    /// Makes the descriptors that bring a transfer into `buffer`, and takes both out of the caches. [`Way::Programmed`] where the
+    /// controller can't, or should not.
+    fn prepare(&mut self, buffer: &mut [u8]) -> Way {
+        let memory = buffer.as_ptr_range();
+        let memory = memory.start as usize..memory.end as usize;
+        let lines = memory.start.is_multiple_of(LINE) && buffer.len().is_multiple_of(LINE);
+        if core::mem::take(&mut self.careful) || self.dma_failed || !lines {
+            return Way::Programmed;
+        }
+        let able: LocalRegisterCopy<u32, Capabilities::Register> =
+            LocalRegisterCopy::new(self.bus.read(Register::Capabilities));
+        let table = self.table_range();
+        let (Some(to), Some(from)) = (self.bus.reach(memory.clone()), self.bus.reach(table.clone())) else {
+            return Way::Programmed;
+        };
+        let wide = to + buffer.len() as u64 > 1 << 32 || from + size_of::<Table>() as u64 > 1 << 32;
+        if !able.is_set(Capabilities::ADMA2) || wide && !able.is_set(Capabilities::BUS_64) {
+            return Way::Programmed;
+        }
+        let words = if wide { 3 } else { 2 };
+        let pieces = buffer.len().div_ceil(PIECE);
+        for (index, descriptor) in self.table.0.chunks_exact_mut(words).take(pieces).enumerate() {
+            let bytes = (buffer.len() - index * PIECE).min(PIECE) as u32;
+            let address = to + (index * PIECE) as u64;
+            let last = if index + 1 == pieces { LAST } else { 0 };
+            descriptor[0] = bytes << 16 | MOVES | last;
+            descriptor[1] = address as u32;
+            if wide {
+                descriptor[2] = (address >> 32) as u32;
+            }
+        }
+        self.bus.settle(table);
+        self.bus.settle(memory);
+        let select = if wide { Control::DMA::Adma64 } else { Control::DMA::Adma32 };
+        let control: LocalRegisterCopy<u32, Control::Register> =
+            LocalRegisterCopy::new(self.bus.read(Register::Control));
+        let mut selected = control;
+        selected.modify(select);
+        if selected.get() != control.get() {
+            self.write(Register::Control, selected.get());
+        }
+        self.write(Register::AdmaLow, from as u32);
+        if able.is_set(Capabilities::BUS_64) {
+            self.write(Register::AdmaHigh, (from >> 32) as u32);
+        }
+        Way::Adma2 { bits: if wide { 64 } else { 32 } }
+    }
+
+    fn table_range(&self) -> Range<usize> {
+        let table = self.table.0.as_ptr_range();
+        table.start as usize..table.end as usize
+    }
+
+    /// Waits until the controller has put a running transfer into `buffer`.
+    fn land(&mut self, command: u8, buffer: &mut [u8]) -> Result<(), HostError> {
+        let limit = BLOCK + buffer.len() as u64 / SLOWEST_CARD;
+        let done = self.wait_status(Interrupt::TRANSFER_DONE::SET.value, limit, command, Stage::Data);
+        let memory = buffer.as_ptr_range();
+        self.bus.settle(memory.start as usize..memory.end as usize);
+        done
+    }
+
     fn base_hz(&mut self) -> Result<u32, HostError> {
         let capabilities: LocalRegisterCopy<u32, Capabilities::Register> =
             LocalRegisterCopy::new(self.bus.read(Register::Capabilities));
@@ -516,6 +695,8 @@ fn fault(status: u32, command: u8) -> Option<HostError> {
     }
     Some(if any(&[Interrupt::CURRENT_LIMIT::SET.value]) {
         HostError::Current { command }
+    } else if status.is_set(Interrupt::ADMA) {
+        HostError::Memory { command }
     } else if any(&[
         Interrupt::COMMAND_CRC::SET.value,
         Interrupt::COMMAND_END_BIT::SET.value,
@@ -631,18 +812,33 @@ impl<B: Bus> Host for Sdhci<B> {
         }
         // Both fit: block_bytes <= 512 and blocks <= 65,535 were checked above.
         let size = Block::SIZE.val(block_bytes as u32) + Block::COUNT.val(blocks as u32);
+        self.way = if buffer.len() <= PIECE * PIECES { self.prepare(buffer) } else { Way::Programmed };
+        let direct = self.way != Way::Programmed;
+        if direct {
+            mode += Transfer::DMA::SET;
+        }
         let result = self.send(command, Some((size.value, mode.value))).and_then(|response| {
-            self.take(command.index, block_bytes, buffer, done)?;
+            if direct {
+                self.land(command.index, buffer)?;
+                *done = blocks;
+            } else {
+                self.take(command.index, block_bytes, buffer, done)?;
+            }
             Ok(response)
         });
-        if result.is_err() {
+        if let Err(error) = &result {
+            // A controller that never came to an end has not reached memory, either, or is still at it: the reset stops it.
+            self.dma_failed |= direct && matches!(error, HostError::Memory { .. } | HostError::Stuck { .. });
+            self.careful = direct;
             self.recover()?;
         }
         result
     }
 
-    fn largest_transfer(&self) -> usize {
-        LARGEST_TRANSFER
+    fn largest_transfer(&mut self) -> usize {
+        let table = self.table_range();
+        let direct = !self.dma_failed && self.bus.reach(table).is_some();
+        if direct { PIECE * PIECES / BLOCK_BYTES } else { LARGEST_TRANSFER }
     }
 
     fn micros(&mut self) -> u64 {
@@ -669,10 +865,22 @@ mod tests {
     fn every_name_reaches_its_own_32_bit_word() {
         let registers = in_memory::<Registers>();
         let words = view::<[ReadWrite<u32>; 64]>(core::ptr::from_ref(registers) as usize);
-        let mut bus = Mmio::new(registers, || 0);
+        let mut bus = Mmio::new(registers, || 0, None);
         use Register::*;
-        let written =
-            [Block, Argument, Transfer, Data, Control, Clock, Status, StatusEnable, SignalEnable, Control2];
+        let written = [
+            Block,
+            Argument,
+            Transfer,
+            Data,
+            Control,
+            Clock,
+            Status,
+            StatusEnable,
+            SignalEnable,
+            Control2,
+            AdmaLow,
+            AdmaHigh,
+        ];
         let read = [Response0, Response1, Response2, Response3, Present, Capabilities, Version];
         for (register, value) in written.into_iter().zip(0xa000_0001..) {
             bus.write(register, value);
@@ -684,5 +892,18 @@ mod tests {
         for register in written.into_iter().chain(read) {
             assert_eq!(bus.read(register), 0xb000_0000 + register as u32 / 4, "{register:?}");
         }
+    }
+
+    #[test]
+    fn a_window_reaches_what_lies_in_it_whole() {
+        let alias = Window { bus: 0xc000_0000, memory: 0, bytes: 1 << 30 };
+        assert_eq!(alias.reach(0x1000..0x2000), Some(0xc000_1000));
+        assert_eq!(alias.reach(0x3fff_f000..0x4000_0000), Some(0xffff_f000));
+        assert_eq!(alias.reach(0x3fff_f000..0x4000_0001), None);
+        let above = Window { bus: 0x1000, memory: 0x4000_0000, bytes: 0x1000 };
+        assert_eq!(above.reach(0x3fff_ffff..0x4000_0001), None);
+        assert_eq!(above.reach(0x4000_0100..0x4000_0200), Some(0x1100));
+        let endless = Window { bus: u64::MAX, memory: 0, bytes: u64::MAX };
+        assert_eq!(endless.reach(1..2), None);
     }
 }

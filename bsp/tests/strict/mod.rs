@@ -5,8 +5,12 @@
 //! divisor changed under a running clock, a command without power, before 74 clocks, on busy lines, with
 //! unacknowledged interrupts, or after an error without a reset of the lines, a wrong answer type, a
 //! data port read without data. And the card gives wrong data for a wrong bus width or address.
+//!
+//! Memory is reached past the caches: the controller sees what was there when lines were last settled, and nobody sees what
+//! it wrote before they are settled again. Lines that were not settled before it writes are dirty, and a fault.
 
 #![allow(dead_code)] // each test program uses its part
+#![allow(unsafe_code)] // the controller writes into the buffer that the driver was given
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -28,6 +32,8 @@ const COMMAND_TIMEOUT: u32 = 1 << 16 | ERROR;
 const COMMAND_CRC: u32 = 1 << 17 | ERROR;
 const DATA_TIMEOUT: u32 = 1 << 20 | ERROR;
 const DATA_CRC: u32 = 1 << 21 | ERROR;
+const ADMA: u32 = 1 << 25 | ERROR;
+const LINE: usize = 64;
 
 /// What is in the socket, and how it behaves.
 #[derive(Clone)]
@@ -96,6 +102,57 @@ pub struct Faults {
     pub stuck_clock: bool,
     /// Garbled answers to come.
     pub garbled_answers: u32,
+    /// Transfers by ADMA2 to come that end with the controller's complaint.
+    pub adma: u32,
+}
+
+/// How the controller reaches memory by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Not at all.
+    None,
+    /// By descriptors with 32-bit addresses.
+    Low,
+    /// Memory lies above 4 GiB, and the controller knows descriptors with 64-bit addresses.
+    High,
+    /// Memory lies above 4 GiB, and the controller knows no such descriptors.
+    TooHigh,
+}
+
+/// Memory as the controller sees it.
+struct Memory {
+    reach: Reach,
+    /// Pieces that were asked for: our addresses, and the controller's for the first byte.
+    known: Vec<(std::ops::Range<usize>, u64)>,
+    /// Lines that no cache holds, with what is in memory.
+    settled: HashMap<usize, [u8; LINE]>,
+    /// Lines that the controller wrote, until they are settled again.
+    written: HashMap<usize, [u8; LINE]>,
+}
+
+impl Memory {
+    fn ours(&self, bus: u64) -> Option<usize> {
+        self.known.iter().find_map(|(range, first)| {
+            let offset = bus.checked_sub(*first)? as usize;
+            (offset < range.len()).then_some(range.start + offset)
+        })
+    }
+
+    /// A word of the descriptor table.
+    fn word(&self, bus: u64) -> u32 {
+        let at = self.ours(bus).expect("a descriptor where there is memory");
+        let line = self.settled.get(&(at & !(LINE - 1))).expect("a descriptor that left the caches");
+        u32::from_le_bytes(line[at % LINE..][..4].try_into().unwrap())
+    }
+
+    /// What the controller writes.
+    fn store(&mut self, at: usize, bytes: &[u8]) {
+        for (line, bytes) in (at..).step_by(LINE).zip(bytes.chunks(LINE)) {
+            assert!(line.is_multiple_of(LINE) && bytes.len() == LINE, "whole lines");
+            assert!(self.settled.remove(&line).is_some(), "a line of the destination may be dirty");
+            self.written.insert(line, bytes.try_into().unwrap());
+        }
+    }
 }
 
 /// A command as the card saw it: number, argument, blocks asked for (0 without data).
@@ -112,6 +169,8 @@ enum State {
 }
 
 struct Sending {
+    /// Where its bytes go by themselves: pieces of memory.
+    pieces: Option<VecDeque<(usize, usize)>>,
     block_bytes: usize,
     left: u32,
     count: u32,
@@ -136,7 +195,13 @@ struct Inner {
     seen: Vec<Seen>,
     supplies: Vec<(bool, u64)>,
     base_hz: u64,
+    memory: Memory,
+    /// Transfers that the controller brought to memory itself.
+    direct: u32,
     // Controller.
+    adma: [u32; 2],
+    /// Where the data of the command that is being sent go by themselves.
+    pieces: Option<VecDeque<(usize, usize)>>,
     block: u32,
     argument: u32,
     response: [u32; 4],
@@ -189,6 +254,15 @@ impl Model {
             seen: Vec::new(),
             supplies: Vec::new(),
             base_hz: 100_000_000,
+            memory: Memory {
+                reach: Reach::None,
+                known: Vec::new(),
+                settled: HashMap::new(),
+                written: HashMap::new(),
+            },
+            direct: 0,
+            adma: [0; 2],
+            pieces: None,
             block: 0,
             argument: 0,
             response: [0; 4],
@@ -227,6 +301,15 @@ impl Model {
 
     pub fn faults<R>(&self, change: impl FnOnce(&mut Faults) -> R) -> R {
         change(&mut self.0.borrow_mut().faults)
+    }
+    /// Lets the controller reach memory.
+    pub fn with_reach(self, reach: Reach) -> Self {
+        self.0.borrow_mut().memory.reach = reach;
+        self
+    }
+    /// Transfers by ADMA2 since the last call.
+    pub fn take_direct(&self) -> u32 {
+        std::mem::take(&mut self.0.borrow_mut().direct)
     }
     pub fn set_base(&self, hz: u64) {
         self.0.borrow_mut().base_hz = hz;
@@ -307,6 +390,36 @@ impl Bus for Model {
         inner.now += LOOK;
         inner.now / 1000
     }
+    fn reach(&mut self, range: std::ops::Range<usize>) -> Option<u64> {
+        let memory = &mut self.0.borrow_mut().memory;
+        let base = match memory.reach {
+            Reach::None => return None,
+            Reach::Low => 0xc000_0000,
+            Reach::High | Reach::TooHigh => 0x1_0000_0000,
+        };
+        if let Some((_, first)) = memory.known.iter().find(|(known, _)| *known == range) {
+            return Some(*first);
+        }
+        // No two pieces of memory follow each other for the controller: a descriptor too long leads nowhere.
+        let end = memory.known.iter().map(|(range, first)| first + range.len() as u64).max().unwrap_or(base);
+        let first = (end + 0x10_0000).next_multiple_of(LINE as u64) + range.start as u64 % LINE as u64;
+        memory.known.push((range, first));
+        Some(first)
+    }
+    fn settle(&mut self, range: std::ops::Range<usize>) {
+        let inner = &mut *self.0.borrow_mut();
+        assert!(range.start.is_multiple_of(LINE) && range.end.is_multiple_of(LINE), "whole lines");
+        for line in range.step_by(LINE) {
+            let bytes = line as *mut [u8; LINE];
+            // SAFETY: the driver's own table, or the buffer that it was given to fill.
+            unsafe {
+                if let Some(written) = inner.memory.written.remove(&line) {
+                    bytes.write(written);
+                }
+                inner.memory.settled.insert(line, bytes.read());
+            }
+        }
+    }
 }
 
 impl Inner {
@@ -327,7 +440,7 @@ impl Inner {
             self.reset_needed |= 1 << 25;
             self.command_busy = false;
         }
-        if bits & 0x00f0_0000 != 0 {
+        if bits & 0x02f0_0000 != 0 {
             self.reset_needed |= 1 << 26;
         }
         if bits & COMMAND_DONE != 0 {
@@ -401,7 +514,17 @@ impl Inner {
                 break;
             }
             let bits = block.len() as u64 * 8 / if self.four_bits { 4 } else { 1 } + 20;
-            sending.fifo.push_back(block);
+            if let Some(pieces) = &mut sending.pieces {
+                let (at, left) = pieces.front_mut().expect("a descriptor for each block");
+                assert!(*left >= block.len(), "pieces of whole blocks");
+                self.memory.store(*at, &block);
+                (*at, *left) = (*at + block.len(), *left - block.len());
+                if *left == 0 {
+                    pieces.pop_front();
+                }
+            } else {
+                sending.fifo.push_back(block);
+            }
             sending.left -= 1;
             sending.arrives = (sending.left > 0).then(|| now.max(at) + self.clocks(bits));
         }
@@ -410,6 +533,10 @@ impl Inner {
             self.raise(READABLE);
         }
         if sending.left == 0 && sending.fifo.is_empty() && !sending.stopped {
+            assert!(
+                sending.pieces.is_none_or(|pieces| pieces.is_empty()),
+                "descriptors for more than there is"
+            );
             self.events.push((now + STOP.max(self.clocks(200)), TRANSFER_DONE));
             self.state = State::Transfer;
             return;
@@ -444,7 +571,13 @@ impl Inner {
             Register::StatusEnable => self.enable,
             Register::SignalEnable => self.signal,
             Register::Control2 => 0,
-            Register::Capabilities => 1 << 21 | ((self.base_hz / 1_000_000) as u32) << 8,
+            Register::Capabilities => {
+                let adma2 = u32::from(self.memory.reach != Reach::None) << 19;
+                let wide = u32::from(self.memory.reach == Reach::High) << 28;
+                wide | adma2 | 1 << 21 | ((self.base_hz / 1_000_000) as u32) << 8
+            }
+            Register::AdmaLow => self.adma[0],
+            Register::AdmaHigh => self.adma[1],
             Register::Version => 0x1002_0000,
         }
     }
@@ -506,6 +639,10 @@ impl Inner {
                 self.signal = value;
             }
             Register::Control2 => assert_eq!(value, 0),
+            Register::AdmaLow | Register::AdmaHigh => {
+                assert!(self.sending.is_none(), "the table's address changed during a transfer");
+                self.adma[usize::from(register == Register::AdmaHigh)] = value;
+            }
             other => panic!("{other:?} is read-only, or this driver does not write"),
         }
     }
@@ -574,7 +711,7 @@ impl Inner {
         assert!(!self.command_busy, "{name} while the command line is busy");
         assert_eq!(self.status, 0, "{name} with unacknowledged interrupts");
         assert_eq!(self.reset_needed, 0, "{name} after an error, without a reset of the lines");
-        assert_eq!(self.enable & 0x01ff_0033, 0x01ff_0033, "{name} with status bits masked");
+        assert_eq!(self.enable & 0x03ff_0033, 0x03ff_0033, "{name} with status bits masked");
         let kind = word >> 22 & 3;
         assert_eq!(kind, if index == 12 { 3 } else { 0 }, "{name} of the wrong type");
         // Answer type, checksum check, index check: SDHCI table 2-12.
@@ -595,7 +732,8 @@ impl Inner {
         let count = if data { self.block >> 16 } else { 0 };
         if data {
             assert_eq!(word & 0x10, 0x10, "{name} has the wrong direction");
-            assert_eq!(word & 1, 0, "{name} asks for DMA");
+            self.pieces =
+                (word & 1 != 0).then(|| self.descriptors(count as usize * (self.block & 0xfff) as usize));
             let multiple = index == 18;
             assert_eq!(word & 0x2e, if multiple { 0x26 } else { 0 }, "{name}: transfer mode");
             assert!(multiple || count == 1, "{name} of {count} blocks");
@@ -635,6 +773,43 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// The pieces of memory that the table says, which are for so many bytes.
+    fn descriptors(&mut self, bytes: usize) -> VecDeque<(usize, usize)> {
+        self.direct += 1;
+        let wide = match self.control >> 3 & 3 {
+            2 => false,
+            3 => true,
+            other => panic!("DMA of kind {other}"),
+        };
+        assert!(!wide || self.memory.reach == Reach::High, "64-bit descriptors");
+        let mut at = u64::from(self.adma[0]) | if wide { u64::from(self.adma[1]) << 32 } else { 0 };
+        assert!(at.is_multiple_of(if wide { 8 } else { 4 }), "the table's alignment");
+        let mut pieces = VecDeque::new();
+        loop {
+            let (head, low) = (self.memory.word(at), self.memory.word(at + 4));
+            let high = if wide { self.memory.word(at + 8) } else { 0 };
+            at += if wide { 12 } else { 8 };
+            assert_eq!(head & 0x31, 0x21, "a valid descriptor that moves data");
+            assert_eq!(head & 0xffcc, 0, "reserved bits, and no interrupt");
+            let length = match head >> 16 {
+                0 => 65_536,
+                length => length as usize,
+            };
+            let bus = u64::from(high) << 32 | u64::from(low);
+            assert!(bus.is_multiple_of(if wide { 8 } else { 4 }), "the alignment of data");
+            pieces.push_back((self.memory.ours(bus).expect("memory at a descriptor's address"), length));
+            if head & 2 != 0 {
+                break;
+            }
+        }
+        assert_eq!(
+            pieces.iter().map(|piece| piece.1).sum::<usize>(),
+            bytes,
+            "descriptors for the whole transfer"
+        );
+        pieces
     }
 
     fn status_word(&mut self) -> u32 {
@@ -775,7 +950,14 @@ impl Inner {
         let bits = bytes as u64 * 8 / if self.four_bits { 4 } else { 1 };
         let arrives = Some(self.now + FIRST_DATA + self.clocks(120 + bits));
         self.state = State::Data;
+        let pieces = self.pieces.take();
+        let stopped = pieces.is_some() && self.faults.adma > 0;
+        if stopped {
+            self.faults.adma -= 1;
+            self.events.push((self.now + self.clocks(200), ADMA));
+        }
         self.sending = Some(Sending {
+            pieces,
             block_bytes: bytes,
             left: count,
             count,
@@ -783,7 +965,7 @@ impl Inner {
             fifo: VecDeque::new(),
             position: None,
             arrives,
-            stopped: false,
+            stopped,
         });
     }
 }
