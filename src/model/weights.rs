@@ -11,26 +11,29 @@ use crate::pool::Pool;
 use crate::quant::Row;
 use crate::source::ByteSource;
 use alloc::vec::Vec;
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, Range};
 use zerocopy::IntoBytes;
 
 /// Bytes read from the source at once: long enough for the card's longest transfers, short enough for a lively
 /// progress bar and a prompt answer to Ctrl-C.
 const CHUNK: usize = 1 << 20;
+/// Bytes of a cache line, on all boards.
+pub const LINE: usize = 64;
 
 /// Where the tensor data lies: the only copy.
 enum Arena {
     /// In memory that somebody else filled: the boot loader.
     InPlace(&'static [u8]),
-    /// In memory of our own, read from the source. 16-byte units keep every tensor as aligned as in the file.
-    Own(Vec<u128>),
+    /// In memory of our own, read from the source, from this byte on. It lies in cache lines as it does in the file, so what
+    /// reads a card's blocks past the caches has whole lines.
+    Own(Vec<u128>, Range<usize>),
 }
 
 impl Arena {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::InPlace(bytes) => bytes,
-            Self::Own(units) => units.as_slice().as_bytes(),
+            Self::Own(units, range) => &units.as_slice().as_bytes()[range.clone()],
         }
     }
 }
@@ -277,7 +280,7 @@ impl Weights {
     pub fn own_bytes(&self) -> u64 {
         match &self.arena {
             Arena::InPlace(_) => 0,
-            Arena::Own(units) => units.as_slice().as_bytes().len() as u64,
+            Arena::Own(units, _) => units.as_slice().as_bytes().len() as u64,
         }
     }
 }
@@ -310,9 +313,12 @@ fn fill(
     }
     let mut arranger = Arranger::new(gguf, parts, 0, pool.width()).ok_or_else(out_of_memory)?;
     let mut units: Vec<u128> = Vec::new();
-    units.try_reserve_exact(len.div_ceil(16)).map_err(|_| out_of_memory())?;
-    units.resize(len.div_ceil(16), 0);
-    let data = &mut units.as_mut_slice().as_mut_bytes()[..len];
+    units.try_reserve_exact((len + LINE).div_ceil(16)).map_err(|_| out_of_memory())?;
+    units.resize((len + LINE).div_ceil(16), 0);
+    let (here, there) = (units.as_ptr().addr() % LINE, start % LINE);
+    let lead = (LINE + there - here) % LINE;
+    let range = lead..lead + len;
+    let data = &mut units.as_mut_slice().as_mut_bytes()[range.clone()];
     let mut done = 0;
     while done < len {
         if progress(done as u64, len as u64).is_break() {
@@ -332,7 +338,7 @@ fn fill(
     }
     arranger.advance(pool, data);
     let _ = progress(done as u64, len as u64);
-    Ok(Arena::Own(units))
+    Ok(Arena::Own(units, range))
 }
 
 #[cfg(test)]
