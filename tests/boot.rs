@@ -570,6 +570,32 @@ fn on_virt_a_model_beyond_4_gib_answers_and_a_piece_that_no_stretch_of_ram_holds
     rig.answers("digest hello", &digest);
 }
 
+#[test]
+fn a_card_on_pci_is_read_by_dma_or_by_the_core_and_gives_the_same_answers_as_on_the_pi_4() {
+    let digest = Here::new(tiny("Q4_0")).digest("hello");
+    let card = tiny_card();
+    let both = |mut emulator: Emulator, options: &[&str]| {
+        emulator.machine = Machine::Virt;
+        emulator.with_extra(options)
+    };
+    // As it comes, and without bit 19 of what it can do: ADMA2.
+    for (options, by) in [
+        (&[][..], "by DMA, 0 KiB by the core"),
+        (&["-global", "sdhci-pci.capareg=0x157034b4"], "read 0 KiB by DMA"),
+    ] {
+        let mut rig = Rig::boot_with(Some(&card), |emulator| both(emulator, options));
+        let banner = rig.prompt();
+        rig.holds(&banner, "tiny is loaded");
+        rig.answers("digest hello", &digest);
+        rig.answers("status", by);
+        rig.answers("status", ", 0 repeated");
+    }
+    let mut rig = Rig::boot(&card, "");
+    rig.prompt();
+    rig.answers("digest hello", &digest);
+    rig.answers("status", "read 0 KiB by DMA");
+}
+
 // ── What is counted ───────────────────────────────────────────────────────────────────────────────────
 
 /// The instructions of one core in both phases of `bench 8 4 1`; none where they are not counted.

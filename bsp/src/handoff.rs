@@ -14,6 +14,7 @@ use core::ops::Range;
 use heapless::{String, Vec};
 
 use crate::cpu::psci::Psci;
+use crate::drivers::sdhci::Window;
 
 /// Bytes of boot arguments kept.
 pub const ARGUMENTS_MAX: usize = 1024;
@@ -72,6 +73,10 @@ pub struct Handoff {
     pub cores_by_psci: bool,
     /// The board's revision code, as a Raspberry Pi's boot loader writes it.
     pub revision: Option<u32>,
+    /// How the card's controller sees memory (`dma-ranges` of `emmc2bus`): on a Raspberry Pi 4 it depends on the stepping.
+    pub sd_window: Option<Window>,
+    /// Where PCI configuration space begins: only QEMU's virt has it right under the root.
+    pub pci: Option<u64>,
     /// Something did not fit in here or led nowhere, and was left out.
     pub incomplete: bool,
 }
@@ -297,6 +302,19 @@ fn property(
             if let Some(root) = parent {
                 pairs(root, &mut |start, bytes| facts.add_bank(start, bytes));
             }
+        }
+        ([_], "emmc2bus", "dma-ranges") => {
+            let (child, size) = (here.address_cells, here.size_cells);
+            facts.sd_window = parent.and_then(|root| {
+                let (bus, rest) = cells(value, child)?;
+                let (memory, rest) = cells(rest, root.address_cells)?;
+                let (bytes, rest) = cells(rest, size)?;
+                // More than one range would be a board that nobody has seen: then there is no DMA.
+                rest.is_empty().then_some(Window { bus, memory, bytes })
+            });
+        }
+        ([_], node, "reg") if node.starts_with("pcie@") => {
+            facts.pci = parent.and_then(|root| cells(value, root.address_cells)).map(|cell| cell.0);
         }
         ([_], "psci", "method") => facts.psci = Psci::named(text(value)),
         ([_], "chosen", "bootargs") => facts.set_arguments(value),
@@ -590,5 +608,22 @@ mod tests {
         assert_eq!(facts.arguments.len(), ARGUMENTS_MAX);
         facts.set_arguments(b"ok\xff\xfe");
         assert_eq!(facts.arguments, "ok");
+    }
+
+    #[test]
+    fn the_cards_controller_sees_memory_as_the_stepping_has_it_and_without_a_word_not_at_all() {
+        let tree = |ranges: &[u32]| {
+            let bus = Tree::default().begin("").cells("#address-cells", &[2]).cells("#size-cells", &[1]);
+            let bus = bus.begin("emmc2bus").cells("#address-cells", &[2]).cells("#size-cells", &[1]);
+            from_device_tree(&bus.cells("dma-ranges", ranges).end().end().blob()).unwrap().sd_window
+        };
+        // Stepping B0: an alias of the first GiB; C0: memory as it is.
+        let (alias, same) = ([0, 0xc000_0000, 0, 0, 0x4000_0000], [0, 0, 0, 0, 0xfc00_0000]);
+        assert_eq!(tree(&alias), Some(Window { bus: 0xc000_0000, memory: 0, bytes: 1 << 30 }));
+        assert_eq!(tree(&same), Some(Window { bus: 0, memory: 0, bytes: 0xfc00_0000 }));
+        assert_eq!(tree(&[]), None);
+        assert_eq!(tree(&[0, 0, 0, 0]), None);
+        assert_eq!(tree(&[alias, same].concat()), None);
+        assert_eq!(from_device_tree(&pi4().end().blob()).unwrap().sd_window, None);
     }
 }

@@ -25,6 +25,7 @@ use core::fmt;
 pub use embodios::bench::{Counters, Waits};
 use embodios::source::InPlace;
 use embodios::{ByteSource, Pool};
+pub use loader::Mib;
 
 pub use shell::run;
 
@@ -145,6 +146,8 @@ pub struct Status {
     pub throttled: Option<u32>,
     /// The display, or why there is none, where the board could have one.
     pub display: Option<String>,
+    /// The card, once it was looked at: its kind, how it is read, how much was.
+    pub card: Option<String>,
 }
 
 /// Interrupts by what they were for.

@@ -20,13 +20,16 @@ use embodios_bsp::cpu::{self, exception, timer};
 use embodios_bsp::drivers::framebuffer::{self, Framebuffer, FramebufferError, Surface};
 use embodios_bsp::drivers::gic::Gic;
 use embodios_bsp::drivers::mailbox::{self, Clock, ExpanderPin, Mailbox};
-use embodios_bsp::drivers::sd_card::SdCard;
-use embodios_bsp::drivers::sdhci::{CardPower, Mmio, Sdhci, Unsupported};
+use embodios_bsp::drivers::pci;
+use embodios_bsp::drivers::sd_card::{Capacity, SdCard, Width};
+use embodios_bsp::drivers::sdhci::{self, AlwaysOn, CardPower, Mmio, Sdhci, Unsupported, Window};
 use embodios_bsp::drivers::{self, Ring, Serial};
 use embodios_bsp::handoff::Handoff;
 use embodios_bsp::storage::{Buffers, File, StorageError, Volume};
+
 use embodios_firmware::{
-    Counters, FileEntry, Interrupts, Platform, Region, Stack, Status, Terminal, Waits, memory, screen::Screen,
+    Counters, FileEntry, Interrupts, Mib, Platform, Region, Stack, Status, Terminal, Waits, memory,
+    screen::Screen,
 };
 use spin::Once;
 
@@ -419,6 +422,21 @@ impl CardPower for Socket<'_> {
 
 type Card = Volume<Box<[u8]>, SdCard<Sdhci<Mmio>>>;
 
+/// The card in words.
+fn described(card: &SdCard<Sdhci<Mmio>>) -> String {
+    let kind = if card.capacity() == Capacity::Standard { "SDSC" } else { "SDHC" };
+    let lines = if card.width() == Width::Four { 4 } else { 1 };
+    let (by_core, by_controller) = card.host_ref().moved();
+    format!(
+        "{kind}, {} MB, {} MHz, {lines} lines; read {} by DMA, {} by the core, {} repeated",
+        card.blocks() * 512 / 1_000_000,
+        card.clock_hz() / 1_000_000,
+        Mib(by_controller),
+        Mib(by_core),
+        card.retries(),
+    )
+}
+
 /// Memory for read-ahead, given back with the volume.
 fn window(bytes: usize) -> Option<Box<[u8]>> {
     let mut window = Vec::new();
@@ -488,17 +506,37 @@ impl Machine {
         Some(Self { entry, handoff, layout, name, revision, pool: Cores(&TEAM), monitor, card: None })
     }
 
+    /// The SD host, and the memory that it reaches by itself.
+    fn sd_host(&self) -> Option<(&'static sdhci::Registers, Option<Window>)> {
+        let (board, devices, _) = DEVICES.get()?;
+        if let Some(registers) = devices.sd_host {
+            return Some((registers, self.handoff.sd_window));
+        }
+        let ((bus, registers, address), place) = (devices.pci?, board.pci?);
+        // A bus elsewhere is not mapped.
+        if self.handoff.pci != Some(place.bus) || !pci::set_up_sd_host(bus, address) {
+            return None;
+        }
+        // What is plugged in sees memory as we do.
+        Some((registers, Some(Window { bus: 0, memory: 0, bytes: u64::MAX })))
+    }
+
     /// Identifies the card and its volume.
     fn mount(&self) -> Result<Card, String> {
-        let (Some(Devices { sd_host: Some(registers), .. }), Some(mailbox)) = (devices(), mailbox()) else {
+        let Some((registers, reach)) = self.sd_host() else {
             return Err(String::from(DEVICES.get().map_or("", |(board, ..)| board.without_card)));
         };
         let (Some(table), Some(data)) = (window(TABLE_BUFFER), window(DATA_BUFFER)) else {
             return Err(String::from("there is no memory left to read the card with"));
         };
-        let most = || mailbox.max_clock(Clock::Emmc2).ok().filter(|&hz| hz > 0);
-        let host = Sdhci::new(Mmio::new(registers, timer::now_micros), clock(Clock::Emmc2).or_else(most));
-        let card = SdCard::identify(host, &mut Socket(mailbox)).map_err(StorageError::Card);
+        let most = || mailbox()?.max_clock(Clock::Emmc2).ok().filter(|&hz| hz > 0);
+        let bus = Mmio::new(registers, timer::now_micros, reach);
+        let host = Sdhci::new(bus, clock(Clock::Emmc2).or_else(most));
+        let card = match mailbox() {
+            Some(mailbox) => SdCard::identify(host, &mut Socket(mailbox)),
+            None => SdCard::identify(host, &mut AlwaysOn),
+        };
+        let card = card.map_err(StorageError::Card);
         let volume = card.and_then(|card| Volume::mount(card, Buffers { table, data }));
         volume.map_err(|error| error.to_string())
     }
@@ -574,6 +612,7 @@ impl Platform for Machine {
             temperature_milli: mailbox.and_then(|mailbox| mailbox.temperature().ok()),
             throttled: mailbox.and_then(|mailbox| mailbox.throttled().ok()),
             display: display(),
+            card: self.card.as_ref().map(|volume| volume.device(described)),
         }
     }
 

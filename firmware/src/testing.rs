@@ -211,6 +211,7 @@ impl Platform for TestPlatform {
             temperature_milli: Some(48_250),
             throttled: Some(0x5_0000 | 1),
             display: Some("none: no display is plugged in".into()),
+            card: Some("SDHC, 8000 MB".into()),
         }
     }
     fn memory(&self) -> Vec<Region> {

@@ -29,8 +29,7 @@ pub struct Args {
     /// RAM of virt, as QEMU counts it: 6G. A Raspberry Pi 4 has 2G there, whatever is asked for
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
-    /// Hand the model over in memory (initrd) instead of on the card: a second instead of half a minute. virt,
-    /// which has no card slot, always gets it so
+    /// Hand the model over in memory (initrd) instead of on the card: a second instead of half a minute
     #[arg(long)]
     preload: bool,
     /// Type the lines of this file at the prompt (`-`: standard input) and print the transcript
@@ -64,8 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("QEMU's Raspberry Pi 4 always has 2 GiB: for {size}, take --board virt");
     }
     setup::ensure(&[Step::BoardTarget, Step::System])?;
-    let card = args.board.has_card_slot() && !args.no_card;
-    let preload = args.preload || !args.board.has_card_slot();
+    let (card, preload) = (!args.no_card, args.preload);
     let wants_model = preload || card;
     let model = if wants_model { Some(models::resolve(&args.model)?) } else { None };
     eprintln!("building kernel8.img");

@@ -14,7 +14,7 @@ use tock_registers::interfaces::Readable;
 use tock_registers::registers::ReadOnly;
 
 use crate::cpu::psci::Psci;
-use crate::drivers::{gic, gpio, mailbox, mini_uart, pl011, power, sdhci};
+use crate::drivers::{gic, gpio, mailbox, mini_uart, pci, pl011, power, sdhci};
 use crate::handoff::Handoff;
 
 /// Boards this image runs on.
@@ -84,6 +84,8 @@ pub struct Board {
     pub sd_host: Option<(u64, u32)>,
     /// Why no card can be read, if there is no SD host; what to do instead.
     pub without_card: &'static str,
+    /// First PCI bus, where an SD host may be plugged in.
+    pub pci: Option<pci::Place>,
     /// How the other cores begin.
     pub start: Start,
     /// Cores.
@@ -111,6 +113,8 @@ pub struct Devices {
     pub power: Option<&'static power::Registers>,
     /// SD host of the card slot.
     pub sd_host: Option<&'static sdhci::Registers>,
+    /// First PCI bus, and the place for registers of what is found there.
+    pub pci: Option<(&'static pci::Bus, &'static sdhci::Registers, u32)>,
 }
 
 // SAFETY: registers may be read and written from any core; the bus orders what reaches one device. Drivers that
@@ -187,6 +191,10 @@ impl Board {
                 mailbox: self.mailbox.map(|address| &*(address as *const mailbox::Registers)),
                 power: self.power.map(|address| &*(address as *const power::Registers)),
                 sd_host: self.sd_host.map(|(address, _)| &*(address as *const sdhci::Registers)),
+                pci: self.pci.map(|place| {
+                    let registers = &*(place.memory as *const sdhci::Registers);
+                    (&*(place.bus as *const pci::Bus), registers, place.memory as u32)
+                }),
             }
         }
     }
@@ -335,6 +343,9 @@ mod tests {
                 board.power,
                 board.sd_host.map(|(address, _)| address),
                 board.stepping.map(|stepping| stepping.register),
+                board.pci.map(|place| place.bus),
+                board.pci.map(|place| place.bus + pci::BUS_BYTES - 1),
+                board.pci.map(|place| place.memory + u64::from(pci::MEMORY_BYTES) - 1),
             ];
             let always = [board.pl011.0, board.gic.0, board.gic.1];
             for address in present.into_iter().flatten().chain(always) {

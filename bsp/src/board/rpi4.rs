@@ -24,6 +24,7 @@ pub const BOARD: Board = Board {
     power: Some(0xfe10_0000),
     sd_host: Some((0xfe34_0000, 158)),
     without_card: "",
+    pci: None,
     start: Start::SpinTable([0xd8, 0xe0, 0xe8, 0xf0]),
     cores: 4,
 };

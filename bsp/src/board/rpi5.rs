@@ -28,6 +28,7 @@ pub const BOARD: Board = Board {
     mailbox: Some(0x10_7c01_3880),
     power: Some(0x10_7d20_0000),
     sd_host: None,
+    pci: None,
     without_card: "the card of a Raspberry Pi 5 can't be read yet: name the model in config.txt, `initramfs FILE \
                    followkernel` (no `=`), and the boot loader brings it",
     start: Start::Firmware(Some(Psci::MONITOR)),

@@ -7,6 +7,7 @@ pub mod gic;
 pub mod gpio;
 pub mod mailbox;
 pub mod mini_uart;
+pub mod pci;
 pub mod pl011;
 pub mod power;
 pub mod sd_card;

@@ -647,6 +647,11 @@ impl<H: Host> SdCard<H> {
         self.retries
     }
 
+    /// The host controller.
+    pub fn host_ref(&self) -> &H {
+        &self.host
+    }
+
     /// The host controller, for whoever lent it.
     pub fn host(&mut self) -> &mut H {
         &mut self.host

@@ -401,6 +401,8 @@ pub struct Sdhci<B> {
     careful: bool,
     /// What took the last transfer's data to memory.
     way: Way,
+    /// Bytes that the core and that the controller took to memory.
+    moved: (u64, u64),
     bus: B,
     base_hz: Option<u32>,
     /// SD clock, Hz; 0 while it stands still.
@@ -418,6 +420,7 @@ impl<B: Bus> Sdhci<B> {
             dma_failed: false,
             careful: false,
             way: Way::Programmed,
+            moved: (0, 0),
             bus,
             base_hz,
             clock_hz: 0,
@@ -430,9 +433,9 @@ impl<B: Bus> Sdhci<B> {
         self.way
     }
 
-    /// Leaves DMA alone from now on.
-    pub fn without_dma(&mut self) {
-        self.dma_failed = true;
+    /// Bytes that the core took to memory so far, and those that the controller did.
+    pub fn moved(&self) -> (u64, u64) {
+        self.moved
     }
 
     /// The way to the registers, for whoever lent it.
@@ -826,6 +829,9 @@ impl<B: Bus> Host for Sdhci<B> {
             }
             Ok(response)
         });
+        let bytes = (*done * block_bytes) as u64;
+        let moved = if direct { &mut self.moved.1 } else { &mut self.moved.0 };
+        *moved += bytes;
         if let Err(error) = &result {
             // A controller that never came to an end has not reached memory, either, or is still at it: the reset stops it.
             self.dma_failed |= direct && matches!(error, HostError::Memory { .. } | HostError::Stuck { .. });

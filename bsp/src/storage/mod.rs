@@ -222,6 +222,11 @@ impl<B: DerefMut<Target = [u8]>, D: BlockDevice> Volume<B, D> {
         self.blocks
     }
 
+    /// Asks the device something.
+    pub fn device<R>(&self, ask: impl FnOnce(&D) -> R) -> R {
+        self.manager.device(|read_ahead| read_ahead.device(ask))
+    }
+
     /// Calls `each` for every file of the root directory, in the order they are stored.
     ///
     /// # Errors

@@ -178,6 +178,11 @@ impl<B: DerefMut<Target = [u8]>, D: BlockDevice> ReadAhead<B, D> {
         self.state.borrow_mut().failed.take()
     }
 
+    /// Asks the device something.
+    pub fn device<R>(&self, ask: impl FnOnce(&D) -> R) -> R {
+        ask(&self.state.borrow().device)
+    }
+
     /// Forgets what was read: the next reader hears from the card itself.
     pub fn forget(&self) {
         let mut state = self.state.borrow_mut();

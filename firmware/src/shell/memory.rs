@@ -50,6 +50,9 @@ pub fn status(shell: &mut Shell, _: &str) {
     if let Some(display) = &status.display {
         shell.say(format_args!("display      {display}"));
     }
+    if let Some(card) = &status.card {
+        shell.say(format_args!("card         {card}"));
+    }
     let seconds = shell.platform.nanos() / 1_000_000_000;
     shell.say(format_args!("running      {}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60));
     let model = match &shell.talker {
