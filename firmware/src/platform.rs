@@ -510,7 +510,8 @@ impl Machine {
     fn sd_host(&self) -> Option<(&'static sdhci::Registers, Option<Window>)> {
         let (board, devices, _) = DEVICES.get()?;
         if let Some(registers) = devices.sd_host {
-            return Some((registers, self.handoff.sd_window));
+            let known = board.sd_slot.map(|place| Window { bus: 0, memory: 0, bytes: place.reach });
+            return Some((registers, known.or(self.handoff.sd_window)));
         }
         let ((bus, registers, address), place) = (devices.pci?, board.pci?);
         // A bus elsewhere is not mapped.
@@ -531,10 +532,14 @@ impl Machine {
         };
         let most = || mailbox()?.max_clock(Clock::Emmc2).ok().filter(|&hz| hz > 0);
         let bus = Mmio::new(registers, timer::now_micros, reach);
-        let host = Sdhci::new(bus, clock(Clock::Emmc2).or_else(most));
-        let card = match mailbox() {
-            Some(mailbox) => SdCard::identify(host, &mut Socket(mailbox)),
-            None => SdCard::identify(host, &mut AlwaysOn),
+        let slot = DEVICES.get().and_then(|(board, devices, _)| Some((devices.sd_slot?, board.sd_slot?)));
+        let card = match (slot, mailbox()) {
+            (Some((mut slot, place)), _) => SdCard::identify(Sdhci::new(bus, Some(place.clock)), &mut slot),
+            (None, Some(mailbox)) => {
+                let host = Sdhci::new(bus, clock(Clock::Emmc2).or_else(most));
+                SdCard::identify(host, &mut Socket(mailbox))
+            }
+            (None, None) => SdCard::identify(Sdhci::new(bus, None), &mut AlwaysOn),
         };
         let card = card.map_err(StorageError::Card);
         let volume = card.and_then(|card| Volume::mount(card, Buffers { table, data }));

@@ -14,7 +14,7 @@ use tock_registers::interfaces::Readable;
 use tock_registers::registers::ReadOnly;
 
 use crate::cpu::psci::Psci;
-use crate::drivers::{gic, gpio, mailbox, mini_uart, pci, pl011, power, sdhci};
+use crate::drivers::{gic, gpio, mailbox, mini_uart, pci, pl011, power, sd_slot, sdhci};
 use crate::handoff::Handoff;
 
 /// Boards this image runs on.
@@ -82,6 +82,8 @@ pub struct Board {
     pub power: Option<u64>,
     /// SD host: registers, interrupt.
     pub sd_host: Option<(u64, u32)>,
+    /// What stands around it, where VideoCore has nothing to do with it.
+    pub sd_slot: Option<sd_slot::Place>,
     /// Why no card can be read, if there is no SD host; what to do instead.
     pub without_card: &'static str,
     /// First PCI bus, where an SD host may be plugged in.
@@ -113,6 +115,8 @@ pub struct Devices {
     pub power: Option<&'static power::Registers>,
     /// SD host of the card slot.
     pub sd_host: Option<&'static sdhci::Registers>,
+    /// What switches the card slot's supply, where it is no business of VideoCore.
+    pub sd_slot: Option<sd_slot::Slot>,
     /// First PCI bus, and the place for registers of what is found there.
     pub pci: Option<(&'static pci::Bus, &'static sdhci::Registers, u32)>,
 }
@@ -191,6 +195,10 @@ impl Board {
                 mailbox: self.mailbox.map(|address| &*(address as *const mailbox::Registers)),
                 power: self.power.map(|address| &*(address as *const power::Registers)),
                 sd_host: self.sd_host.map(|(address, _)| &*(address as *const sdhci::Registers)),
+                sd_slot: self.sd_slot.map(|place| sd_slot::Slot {
+                    config: &*(place.config as *const sd_slot::Config),
+                    pins: &*(place.pins as *const sd_slot::AlwaysOnPins),
+                }),
                 pci: self.pci.map(|place| {
                     let registers = &*(place.memory as *const sdhci::Registers);
                     (&*(place.bus as *const pci::Bus), registers, place.memory as u32)
@@ -343,6 +351,8 @@ mod tests {
                 board.power,
                 board.sd_host.map(|(address, _)| address),
                 board.stepping.map(|stepping| stepping.register),
+                board.sd_slot.map(|place| place.config),
+                board.sd_slot.map(|place| place.pins),
                 board.pci.map(|place| place.bus),
                 board.pci.map(|place| place.bus + pci::BUS_BYTES - 1),
                 board.pci.map(|place| place.memory + u64::from(pci::MEMORY_BYTES) - 1),

@@ -25,6 +25,7 @@ pub const BOARD: Board = Board {
     mailbox: None,
     power: None,
     sd_host: None,
+    sd_slot: None,
     without_card: "this board has no card slot: its boot loader gives the model (initrd)",
     start: Start::Firmware(None), // its tree says how
     // The high configuration window's first bus, and the first page of the low window for registers.

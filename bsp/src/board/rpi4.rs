@@ -23,6 +23,7 @@ pub const BOARD: Board = Board {
     mailbox: Some(0xfe00_b880),
     power: Some(0xfe10_0000),
     sd_host: Some((0xfe34_0000, 158)),
+    sd_slot: None,
     without_card: "",
     pci: None,
     start: Start::SpinTable([0xd8, 0xe0, 0xe8, 0xf0]),

@@ -6,10 +6,11 @@
 //!
 //! Sources: the device trees `bcm2712.dtsi` and `bcm2712-rpi-5-b.dts` (interrupts: shared peripheral interrupt + 32);
 //! TF-A `plat/rpi/rpi5` (UART10, watchdog, its own memory, PSCI); Circle `include/circle/bcm2712.h` (mailbox, stepping
-//! register and what hangs on it).
+//! register and what hangs on it); Linux `sdhci-brcmstb.c` and `bcm2712-rpi-5-b.dts` (card slot, 200 MHz `clk_emmc2`).
 
 use super::{Board, Start, Stepping};
 use crate::cpu::psci::Psci;
+use crate::drivers::sd_slot;
 
 /// The facts.
 pub const BOARD: Board = Board {
@@ -27,10 +28,15 @@ pub const BOARD: Board = Board {
     gic: (0x10_7fff_9000, 0x10_7fff_a000),
     mailbox: Some(0x10_7c01_3880),
     power: Some(0x10_7d20_0000),
-    sd_host: None,
+    sd_host: Some((0x10_00ff_f000, 305)),
+    sd_slot: Some(sd_slot::Place {
+        config: 0x10_00ff_f400,
+        pins: 0x10_7d51_7c00,
+        clock: 200_000_000,
+        reach: 64 << 30, // the bus's `dma-ranges`: memory as it is
+    }),
     pci: None,
-    without_card: "the card of a Raspberry Pi 5 can't be read yet: name the model in config.txt, `initramfs FILE \
-                   followkernel` (no `=`), and the boot loader brings it",
+    without_card: "",
     start: Start::Firmware(Some(Psci::MONITOR)),
     cores: 4,
 };

@@ -11,6 +11,7 @@ pub mod pci;
 pub mod pl011;
 pub mod power;
 pub mod sd_card;
+pub mod sd_slot;
 pub mod sdhci;
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
