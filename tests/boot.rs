@@ -377,6 +377,23 @@ fn the_same_bits_boot_elsewhere_and_with_a_tree_with_tags_and_with_neither() {
 }
 
 #[test]
+fn a_model_in_the_image_itself_needs_neither_a_card_nor_a_boot_loader_that_brings_it() {
+    let digest = Here::new(tiny("Q4_0")).digest("hello");
+    let scratch = Scratch::new().unwrap();
+    let both = scratch.path().join("kernel8.img");
+    build::embed::append(kernel(), &Memory(tiny("Q4_0").leak()), &both).unwrap();
+    for machine in [Machine::Raspi4b, Machine::Virt] {
+        let board = Emulator::new(machine, &both).start().unwrap_or_else(|error| panic!("{error:#}"));
+        let mut rig = Rig { board, _scratch: Scratch::new().unwrap() };
+        let text = rig.prompt();
+        rig.holds(&text, "tiny is loaded");
+        rig.answers("digest hello", &digest);
+        rig.answers("load preloaded", "tiny is loaded");
+        rig.answers("digest hello", &digest);
+    }
+}
+
+#[test]
 fn the_mini_uart_is_the_console_where_the_boot_arguments_say_so() {
     let mut rig = Rig::boot(&tiny_card(), "console=mini");
     let text = rig.prompt();

@@ -50,7 +50,9 @@ core::arch::global_asm!(
         .quad   {link}                  // offset of the image from a 2 MiB border
         .quad   __image_size            // with everything that is not in the file
         .quad   0xa                     // little endian, 4 KiB pages, anywhere in memory
-        .quad   0
+    .global embodios_embedded
+    embodios_embedded:
+        .quad   0                       // reserved; `cargo embodi build --embed`: bytes of the model behind the image
         .quad   0
         .quad   0
         .ascii  "ARM\x64"
@@ -432,6 +434,7 @@ unsafe extern "C" {
     static __early_tables: [AtomicU64; 5 * 512];
     static __stacks_start: u8;
     static __image_end: u8;
+    static embodios_embedded: u64;
     fn embodios_core_entry();
 }
 
@@ -446,6 +449,15 @@ pub fn image() -> Image {
     ]
     .map(|symbol| symbol as u64);
     Image { code: start..constants, constants: constants..data, data: data..stacks, stacks: stacks..end }
+}
+
+/// Where a model lies that was appended to the image, if one was: the image's header says how long it is, and with that
+/// model the size that the header tells boot loaders is what both take.
+pub fn embedded() -> Option<Range<u64>> {
+    // SAFETY: it is a word of the image's header, which was changed in the file, if at all.
+    let bytes = unsafe { (&raw const embodios_embedded).read_volatile() };
+    let start = image().stacks.end;
+    (bytes > 0).then(|| start..start.saturating_add(bytes))
 }
 
 /// The pages below each stack that nothing may touch.

@@ -28,6 +28,7 @@ fn start(entry: boot::Entry) -> ! {
     // 1. What the boot loader says, and faults that can be told.
     cpu::exception::install(platform::interrupt, panic::fault);
     let (mut handoff, tree) = boot::read_handoff(entry.x0);
+    handoff.initrd = handoff.initrd.or_else(boot::embedded);
     let board = Board::detect(handoff.compatible.iter().map(|name| name.as_str()), cpu::part());
     let firmware = board.firmware(&handoff, entry.level);
     let release = board.release(&handoff, firmware);

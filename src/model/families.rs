@@ -303,7 +303,7 @@ pub static FAMILIES: &[Family] = &[
     Family {
         architecture: "qwen3moe",
         name: "Qwen 3 MoE",
-        examples: "the shape of Qwen3-30B-A3B, which no board has the memory for",
+        examples: "the shape of Qwen3-30B-A3B",
         qk_norm: Presence::Always(QkNorm::Head),
         experts: Some(Mixture { normalized: true, shared_gate: false, required: true }),
         ..QWEN2

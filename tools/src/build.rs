@@ -1,5 +1,8 @@
 //! `build`: compile the firmware and flatten it into kernel8.img.
 
+pub mod embed;
+
+use crate::host;
 use crate::project::{self, BOARD_TARGET, Toolchain};
 use anyhow::{Context, Result, bail, ensure};
 use object::elf;
@@ -20,12 +23,19 @@ pub struct Args {
     /// Where to put the image [default: target/kernel8.img]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Put a model into the image, which then needs neither a card nor a boot loader that brings one
+    #[arg(long, value_name = "NAME|PATH", requires = "output")]
+    embed: Option<String>,
 }
 
 /// Carries out `build`.
 pub fn run(args: &Args) -> Result<()> {
     let kernel = kernel()?;
-    if let Some(output) = &args.output {
+    if let (Some(output), Some(model)) = (&args.output, &args.embed) {
+        embed::append(&kernel.image, &*host::open(model)?, output)
+            .with_context(|| format!("{model} can't be embedded"))?;
+        println!("with {model} in it:");
+    } else if let Some(output) = &args.output {
         fs::copy(&kernel.image, output).with_context(|| format!("could not write {}", output.display()))?;
     }
     let image = args.output.as_deref().unwrap_or(&kernel.image);

@@ -7,8 +7,8 @@ mod inspected;
 
 pub use card::{Card, Content, SMALLEST, show_size};
 
-use crate::{build, models, project};
-use anyhow::{Context, Result, ensure};
+use crate::{build, host, models, project};
+use anyhow::{Context, Result, bail, ensure};
 use card::{file_name, parse_size};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,9 @@ pub struct Args {
     /// Another file to put on the card, under a name of its own if one is given; may be repeated
     #[arg(long, value_name = "SRC[=NAME]")]
     file: Vec<String>,
+    /// Put the model into kernel8.img instead of beside it: for one model, and a small one
+    #[arg(long, conflicts_with = "empty")]
+    embed: bool,
     /// Size of the card: 64M to 256G, or 16GB as printed on cards [default: the smallest power of two that holds
     /// everything]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -83,17 +86,29 @@ impl Boards {
 pub fn run(args: &Args) -> Result<()> {
     let mut card = Card { size: args.size, partition_table: !args.no_mbr, ..Card::default() };
     let mut missing = None;
+    let scratch = project::Scratch::new()?;
+    // A default model makes the image bootable to an answer; whoever names files wants those.
+    let default = (!args.empty && args.model.is_empty() && (args.file.is_empty() || args.embed))
+        .then(|| models::DEFAULT.to_owned());
+    let mut models = args.model.iter().chain(&default);
     if !args.empty {
-        card = card.with_kernel(&build::kernel()?.image);
+        let mut kernel = build::kernel()?.image;
+        if args.embed {
+            let (Some(model), None) = (models.next(), models.next()) else {
+                bail!("--embed takes one model: name the others without it, or leave it away")
+            };
+            let both = scratch.path().join("kernel8.img");
+            build::embed::append(&kernel, &*host::open(model)?, &both)
+                .with_context(|| format!("{model} can't be embedded"))?;
+            kernel = both;
+        }
+        card = card.with_kernel(&kernel);
         if !args.no_boot_files {
             missing = boot_files::add(&mut card, args.board.each(), args.boot_files.as_deref())?.words();
         }
     }
-    // A default model makes the image bootable to an answer; whoever names files wants those.
-    let default =
-        (!args.empty && args.model.is_empty() && args.file.is_empty()).then(|| models::DEFAULT.to_owned());
-    for model in args.model.iter().chain(&default) {
-        card = card.with_model(&models::resolve(model)?)?;
+    for model in models {
+        card = card.with_model(&crate::models::resolve(model)?)?;
     }
     for file in &args.file {
         let (source, name) = match file.rsplit_once('=') {
