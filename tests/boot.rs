@@ -5,6 +5,8 @@
 
 #[path = "boot/display.rs"]
 mod display;
+#[path = "boot/light.rs"]
+mod light;
 #[path = "../bsp/tests/trees/mod.rs"]
 mod trees;
 

@@ -10,6 +10,7 @@ extern crate alloc;
 mod config;
 mod console;
 pub mod layout;
+pub mod light;
 mod loader;
 pub mod memory;
 pub mod screen;
@@ -109,6 +110,8 @@ pub trait Platform {
     fn preloaded(&self) -> Option<&'static InPlace>;
     /// The boot arguments.
     fn arguments(&self) -> &str;
+    /// Has the activity light show this from now on, whenever the board waits for a key.
+    fn signal(&self, _: light::Signal) {}
 
     /// Makes `pl011` or `mini-uart` the console; an error says why that can't be.
     fn set_console(&mut self, name: &str) -> Result<(), String>;

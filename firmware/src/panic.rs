@@ -51,8 +51,13 @@ impl Write for Line {
 fn speak() {
     let me = cpu::core() + 1;
     match SPEAKER.compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => {}
+        Ok(_) => {
+            let _ = platform::guess_board();
+        }
         Err(speaker) if speaker == me => {
+            if !platform::guess_board() {
+                cpu::park(); // it is no such board: there is nothing to speak with
+            }
             let _ = Line.write_str("\nEXCEPTION while reporting one. Restarting.\n");
             restart();
         }
@@ -75,9 +80,13 @@ fn finish() -> ! {
         let _ =
             Line.write_str("Stopped, as the boot argument onfault=stop says: switch the board off and on.\n");
         platform::last_resort().flush();
-        cpu::park();
+        loop {
+            platform::light_last_words();
+        }
     }
     let _ = Line.write_str("Restarting.\n");
+    platform::last_resort().flush();
+    platform::light_last_words();
     restart()
 }
 

@@ -21,15 +21,15 @@ use embodios_bsp::drivers::framebuffer::{self, Framebuffer, FramebufferError, Su
 use embodios_bsp::drivers::gic::Gic;
 use embodios_bsp::drivers::mailbox::{self, Clock, ExpanderPin, Mailbox};
 use embodios_bsp::drivers::pci;
-use embodios_bsp::drivers::sd_card::{Capacity, SdCard, Width};
+use embodios_bsp::drivers::sd_card::{Capacity, CardError, SdCard, Width};
 use embodios_bsp::drivers::sdhci::{self, AlwaysOn, CardPower, Mmio, Sdhci, Unsupported, Window};
 use embodios_bsp::drivers::{self, Ring, Serial};
 use embodios_bsp::handoff::Handoff;
 use embodios_bsp::storage::{Buffers, File, StorageError, Volume};
-
+use embodios_firmware::light::{self, Signal};
+use embodios_firmware::screen::Screen;
 use embodios_firmware::{
     Counters, FileEntry, Interrupts, Mib, Platform, Region, Stack, Status, Terminal, Waits, memory,
-    screen::Screen,
 };
 use spin::Once;
 
@@ -312,6 +312,9 @@ impl Terminal for Line {
     }
 
     fn wait(&mut self) {
+        let since = SIGNALLED.load(Ordering::Relaxed);
+        let signal = Signal::numbered(SIGNAL.load(Ordering::Relaxed));
+        light(signal.pattern().lit(millis().saturating_sub(since)));
         {
             look_for_input();
             // Masked, so that a byte that comes after the look still ends the sleep.
@@ -326,6 +329,98 @@ impl Terminal for Line {
 
     fn lost(&mut self) -> u64 {
         RECEIVED.take_lost() + drivers::take_lost()
+    }
+}
+
+/// Which stage of the boot is on: `main.rs` counts them.
+static STAGE: AtomicU8 = AtomicU8::new(0);
+/// What the activity light shows, as a number, and since when, in milliseconds.
+static SIGNAL: AtomicU8 = AtomicU8::new(Signal::Starting as u8);
+static SIGNALLED: AtomicU64 = AtomicU64::new(0);
+/// Whether the light is lit, as far as we know.
+static LIT: AtomicBool = AtomicBool::new(false);
+
+fn millis() -> u64 {
+    timer::now_nanos() / 1_000_000
+}
+
+/// A stage that is to fall, for a test of what is seen then: boot argument `fault=2`.
+static FALL_AT: AtomicU8 = AtomicU8::new(0);
+/// The board was only guessed: nothing else was known when something fell.
+static GUESSED: AtomicBool = AtomicBool::new(false);
+
+/// Has a stage of the boot fall that the boot arguments name.
+pub fn fall_where_told(handoff: &Handoff) {
+    let told = handoff.arguments.split_ascii_whitespace().find_map(|word| word.strip_prefix("fault="));
+    if let Some(number @ 1..) = told.and_then(|number| number.parse().ok()) {
+        FALL_AT.store(number, Ordering::Relaxed);
+        stage(STAGE.load(Ordering::Relaxed)); // it may be this one
+    }
+}
+
+/// For last words before the hand-over was read: the board that has cores like these. False if there is none, or
+/// if this has led to a fault itself.
+pub fn guess_board() -> bool {
+    if DEVICES.get().is_some() {
+        return !GUESSED.load(Ordering::Relaxed);
+    }
+    GUESSED.store(true, Ordering::Relaxed);
+    let board = Board::detect(core::iter::empty(), cpu::part());
+    set_board(board, boot::devices(board), None);
+    if let Some(Devices { led: Some(led), .. }) = devices() {
+        led.start();
+    }
+    true
+}
+
+/// Begins a stage of the boot. With the first one the light goes on.
+pub fn stage(number: u8) {
+    if STAGE.swap(number, Ordering::Relaxed) == 0
+        && let Some(Devices { led: Some(led), .. }) = devices()
+    {
+        led.start();
+        LIT.store(true, Ordering::Relaxed);
+    }
+    if FALL_AT.load(Ordering::Relaxed) == number {
+        FALL_AT.store(0, Ordering::Relaxed);
+        panic!("provoked by the boot argument fault={number}");
+    }
+}
+
+/// Switches the light, if it has to change.
+fn light(lit: bool) {
+    if LIT.load(Ordering::Relaxed) != lit
+        && let Some(Devices { led: Some(led), .. }) = devices()
+    {
+        LIT.store(lit, Ordering::Relaxed);
+        led.set(lit);
+    }
+}
+
+/// Has the light show this from now on.
+fn signal(signal: Signal) {
+    if SIGNAL.swap(signal as u8, Ordering::Relaxed) != signal as u8 {
+        SIGNALLED.store(millis(), Ordering::Relaxed);
+    }
+}
+
+/// Shows by the light that the board has fallen: the one thing that is seen where no console works.
+pub fn light_last_words() {
+    if let Some(Devices { led: Some(led), .. }) = devices() {
+        for (lit, time) in light::last_words(STAGE.load(Ordering::Relaxed)) {
+            led.set(lit);
+            timer::pause(time);
+        }
+    }
+}
+
+/// What the light shows of an error of the card.
+fn signal_card(error: &StorageError) {
+    match error {
+        StorageError::Card(CardError::NoCard | CardError::Removed { .. }) => signal(Signal::NoCard),
+        // Of a file, or of how we asked for it.
+        StorageError::FileNotFound | StorageError::PastEnd { .. } | StorageError::InUse => {}
+        _ => signal(Signal::CardUnreadable),
     }
 }
 
@@ -456,7 +551,7 @@ impl ByteSource for CardFile {
         self.file.size()
     }
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
-        self.card.read_at(&self.file, offset, buffer).map_err(|error| match error {
+        self.card.read_at(&self.file, offset, buffer).inspect_err(signal_card).map_err(|error| match error {
             StorageError::PastEnd { offset, length, size } => {
                 ReadError::PastEnd { offset, wanted: length as u64, len: size }
             }
@@ -543,7 +638,7 @@ impl Machine {
         };
         let card = card.map_err(StorageError::Card);
         let volume = card.and_then(|card| Volume::mount(card, Buffers { table, data }));
-        volume.map_err(|error| error.to_string())
+        volume.inspect_err(signal_card).map_err(|error| error.to_string())
     }
 
     /// Does something with the card's volume; finds the card first if there was none or it was taken out.
@@ -555,7 +650,13 @@ impl Machine {
             }
         }
         let card = Rc::new(self.mount()?);
-        let done = act(&card).map_err(|error| error.to_string());
+        // A card came to where there was none that could be read.
+        if [Signal::NoCard, Signal::CardUnreadable]
+            .contains(&Signal::numbered(SIGNAL.load(Ordering::Relaxed)))
+        {
+            signal(Signal::NoModel);
+        }
+        let done = act(&card).inspect_err(signal_card).map_err(|error| error.to_string());
         self.card = Some(card);
         done
     }
@@ -594,6 +695,7 @@ impl Platform for Machine {
 
     fn interrupted(&self) -> bool {
         cpu::pmu::keep_count(); // asked once a layer: often enough, and by whoever has no pool, too
+        light(true); // it works
         look_for_input();
         RECEIVED.interrupted()
     }
@@ -731,6 +833,10 @@ impl Platform for Machine {
 
     fn arguments(&self) -> &str {
         &self.handoff.arguments
+    }
+
+    fn signal(&self, what: Signal) {
+        signal(what);
     }
 
     fn set_console(&mut self, name: &str) -> Result<(), String> {

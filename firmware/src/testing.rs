@@ -8,6 +8,7 @@ use embodios::source::InPlace;
 use embodios::{Alone, ByteSource, Pool, ReadError};
 use unicode_width::UnicodeWidthChar;
 
+use crate::light::Signal;
 use crate::{FileEntry, Interrupts, Platform, Region, Stack, Status, Terminal};
 
 /// A terminal that types its script and remembers what it was sent. Clones are the same terminal.
@@ -153,6 +154,8 @@ pub struct TestPlatform {
     pub interrupted: Cell<bool>,
     /// What was asked of the board that has an effect.
     pub log: Vec<String>,
+    /// What the light shows.
+    pub signal: Cell<Signal>,
     clock: Cell<u64>,
 }
 
@@ -166,6 +169,7 @@ impl TestPlatform {
             interrupt_after: Cell::new(None),
             interrupted: Cell::new(false),
             log: Vec::new(),
+            signal: Cell::default(),
             clock: Cell::new(0),
         }
     }
@@ -252,6 +256,9 @@ impl Platform for TestPlatform {
     }
     fn arguments(&self) -> &str {
         self.arguments
+    }
+    fn signal(&self, signal: Signal) {
+        self.signal.set(signal);
     }
     fn set_console(&mut self, name: &str) -> Result<(), String> {
         self.log.push(format!("console {name}"));

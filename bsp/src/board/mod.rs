@@ -14,7 +14,7 @@ use tock_registers::interfaces::Readable;
 use tock_registers::registers::ReadOnly;
 
 use crate::cpu::psci::Psci;
-use crate::drivers::{gic, gpio, mailbox, mini_uart, pci, pl011, power, sd_slot, sdhci};
+use crate::drivers::{gic, gpio, led, mailbox, mini_uart, pci, pl011, power, sd_slot, sdhci};
 use crate::handoff::Handoff;
 
 /// Boards this image runs on.
@@ -74,6 +74,8 @@ pub struct Board {
     pub mini_uart: Option<(u64, u32)>,
     /// GPIO block.
     pub gpio: Option<u64>,
+    /// The activity light.
+    pub led: Option<led::Pin>,
     /// Interrupt controller: distributor and CPU interface.
     pub gic: (u64, u64),
     /// VideoCore mailbox.
@@ -105,6 +107,8 @@ pub struct Devices {
     pub mini_uart: Option<&'static mini_uart::Registers>,
     /// Pins.
     pub gpio: Option<&'static gpio::Registers>,
+    /// The activity light.
+    pub led: Option<led::Led>,
     /// GIC distributor.
     pub distributor: &'static gic::Distributor,
     /// GIC CPU interface of the core that asks.
@@ -190,6 +194,14 @@ impl Board {
                 pl011_interrupt: self.pl011_interrupt(stepping),
                 mini_uart: self.mini_uart.map(|(address, _)| &*(address as *const mini_uart::Registers)),
                 gpio: self.gpio.map(|address| &*(address as *const gpio::Registers)),
+                led: self.led.and_then(|pin| {
+                    let registers = match (pin.always_on, self.gpio) {
+                        (Some(address), _) => led::Registers::AlwaysOn(&*(address as *const led::AlwaysOn)),
+                        (None, Some(address)) => led::Registers::Gpio(&*(address as *const gpio::Registers)),
+                        (None, None) => return None,
+                    };
+                    Some(led::Led::new(registers, pin))
+                }),
                 distributor: &*(self.gic.0 as *const gic::Distributor),
                 interface: &*(self.gic.1 as *const gic::Interface),
                 mailbox: self.mailbox.map(|address| &*(address as *const mailbox::Registers)),
@@ -347,6 +359,7 @@ mod tests {
             let present = [
                 board.mini_uart.map(|(address, _)| address),
                 board.gpio,
+                board.led.and_then(|pin| pin.always_on),
                 board.mailbox,
                 board.power,
                 board.sd_host.map(|(address, _)| address),

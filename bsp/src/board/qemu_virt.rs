@@ -21,6 +21,7 @@ pub const BOARD: Board = Board {
     stepping: None,
     mini_uart: None,
     gpio: None,
+    led: None,
     gic: (0x0800_0000, 0x0801_0000),
     mailbox: None,
     power: None,

@@ -4,6 +4,7 @@
 //! (interrupts: shared peripheral interrupt + 32), and the boot stub `armstub8.S` (release words).
 
 use super::{Board, Start};
+use crate::drivers::led::Pin;
 
 /// The facts.
 pub const BOARD: Board = Board {
@@ -19,6 +20,7 @@ pub const BOARD: Board = Board {
     stepping: None,
     mini_uart: Some((0xfe21_5000, 125)),
     gpio: Some(0xfe20_0000),
+    led: Some(Pin { always_on: None, number: 42, high: true }),
     gic: (0xff84_1000, 0xff84_2000),
     mailbox: Some(0xfe00_b880),
     power: Some(0xfe10_0000),

@@ -10,6 +10,7 @@
 
 use super::{Board, Start, Stepping};
 use crate::cpu::psci::Psci;
+use crate::drivers::led::Pin;
 use crate::drivers::sd_slot;
 
 /// The facts.
@@ -25,6 +26,7 @@ pub const BOARD: Board = Board {
     stepping: Some(Stepping { register: 0x10_0150_4004, pl011_interrupt: 152 }),
     mini_uart: None,
     gpio: None, // the header's pins are RP1's, behind PCIe
+    led: Some(Pin { always_on: Some(0x10_7d51_7c00), number: 9, high: false }),
     gic: (0x10_7fff_9000, 0x10_7fff_a000),
     mailbox: Some(0x10_7c01_3880),
     power: Some(0x10_7d20_0000),

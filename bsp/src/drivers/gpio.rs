@@ -10,8 +10,14 @@ register_structs! {
     /// GPIO block.
     pub Registers {
         /// GPFSEL0-5: three bits a pin, ten pins a word.
-        (0x00 => function: [ReadWrite<u32>; 6]),
-        (0x18 => _reserved),
+        (0x00 => pub function: [ReadWrite<u32>; 6]),
+        (0x18 => _reserved0),
+        /// GPSET0-1: a one makes its pin high; one bit a pin.
+        (0x1c => pub set: [ReadWrite<u32>; 2]),
+        (0x24 => _reserved1),
+        /// GPCLR0-1: a one makes its pin low.
+        (0x28 => pub clear: [ReadWrite<u32>; 2]),
+        (0x30 => _reserved2),
         /// GPIO_PUP_PDN_CNTRL_REG0-3: two bits a pin, sixteen pins a word.
         (0xe4 => pull: [ReadWrite<u32>; 4]),
         (0xf4 => @END),
@@ -49,6 +55,12 @@ impl Registers {
     pub fn select(&self, pin: usize, function: Function) {
         let (word, shift) = (&self.function[pin / 10], pin % 10 * 3);
         word.set(word.get() & !(7 << shift) | (function as u32) << shift);
+    }
+
+    /// Makes an output high or low. Other pins' bits are zeros, which change nothing.
+    pub fn drive(&self, pin: usize, high: bool) {
+        let words = if high { &self.set } else { &self.clear };
+        words[pin / 32].set(1 << (pin % 32));
     }
 
     /// Sets the pull resistor of `pin`.

@@ -5,6 +5,7 @@
 pub mod framebuffer;
 pub mod gic;
 pub mod gpio;
+pub mod led;
 pub mod mailbox;
 pub mod mini_uart;
 pub mod pci;

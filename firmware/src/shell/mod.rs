@@ -21,6 +21,7 @@ use embodios::{Conversation, Level, Report, Runtime};
 
 use crate::config::{self, Config};
 use crate::console::{Console, Line};
+use crate::light::Signal;
 use crate::{Interrupts, Platform, Terminal, loader};
 
 /// Version and, where it is known, the commit.
@@ -217,6 +218,7 @@ impl Shell<'_> {
 
     /// Loads the model to start with.
     fn start(&mut self) {
+        self.platform.signal(Signal::NoModel); // unless it is the card: the board says so itself
         let wanted = self.config.model.clone();
         if let Some(source) = loader::choose(&mut self.console, self.platform, wanted.as_deref()) {
             self.take(&source);

@@ -9,6 +9,7 @@ use embodios::sampler::Asked;
 use embodios::{Conversation, LoadError};
 
 use super::{Shell, Talker, sentence};
+use crate::light::Signal;
 use crate::loader::{self, Fit, Loaded, Mib, Source};
 
 /// `models`: name, size, and whether it fits. Reads each file's header.
@@ -105,6 +106,14 @@ impl Shell<'_> {
 
     /// Puts this model in the place of the present one, which stays if the new one can't be used.
     pub fn take(&mut self, source: &Source) {
+        self.platform.signal(Signal::ModelRefused); // unless the card fails, or it is loaded
+        self.try_to_take(source);
+        if self.talker.is_some() {
+            self.platform.signal(Signal::Ready);
+        }
+    }
+
+    fn try_to_take(&mut self, source: &Source) {
         self.say(format_args!("Loading {}, {}", source.name, Mib(source.bytes.len())));
         let start = self.platform.nanos();
         let free = self.free_without_model();

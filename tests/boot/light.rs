@@ -1,0 +1,75 @@
+//! The activity light, as the emulated pin shows it.
+
+use super::*;
+use embodi::qemu::monitor;
+use std::time::Instant;
+
+/// Level of pins 32 to 53 (GPLEV1), as QEMU's monitor reads physical memory; the light is pin 42.
+fn lit(socket: &Path) -> bool {
+    let answer = monitor::ask(socket, "xp /1wx 0xfe200038").unwrap_or_else(|error| panic!("{error:#}"));
+    let word = answer.split_once("0x").map(|(_, word)| word.trim()).unwrap_or_default();
+    let word = u32::from_str_radix(word, 16).unwrap_or_else(|_| panic!("no register: {answer:?}"));
+    word >> 10 & 1 == 1
+}
+
+/// Watches the light until it has been dark for longer than in any pattern's gap three times, and gives how long it was
+/// lit in each of the two rounds between. A busy PC may make us miss a flash: so a round counts when two agree.
+fn rounds(socket: &Path) -> Vec<Duration> {
+    let gap = Duration::from_millis(600);
+    let end = Instant::now() + SOON;
+    let mut seen: Vec<Vec<Duration>> = vec![vec![]];
+    let (mut since, mut was) = (Instant::now(), lit(socket));
+    while Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(8));
+        let is = lit(socket);
+        if is == was {
+            continue;
+        }
+        let took = since.elapsed();
+        (since, was) = (Instant::now(), is);
+        if is && took > gap {
+            // The first one may have begun before we looked.
+            if let [.., before, last] = &seen[1..]
+                && before.len() == last.len()
+            {
+                return last.clone();
+            }
+            seen.push(vec![]);
+        } else if !is && let Some(round) = seen.last_mut() {
+            round.push(took);
+        }
+    }
+    panic!("no pattern was seen twice in a row: {seen:?}");
+}
+
+/// Boots with a monitor.
+fn watched(card: Option<&Card>, arguments: &str) -> (Rig, Scratch, PathBuf) {
+    let scratch = Scratch::new().unwrap();
+    let socket = scratch.path().join("monitor");
+    let rig = Rig::boot_with(card, |machine| machine.with_monitor(&socket).with_arguments(arguments));
+    (rig, scratch, socket)
+}
+
+#[test]
+fn flashes_say_why_there_is_no_model_and_a_blink_that_there_is_one() {
+    let broken = Card::default().with_bytes("broken.gguf", tiny("Q4_0")[..5000].to_vec());
+    let empty = Card::default().with_bytes("README.TXT", "nothing here");
+    for (card, flashes) in [(None, 2), (Some(&empty), 4), (Some(&broken), 5), (Some(&tiny_card()), 1)] {
+        let (mut rig, _scratch, socket) = watched(card, "");
+        rig.prompt();
+        assert_eq!(rounds(&socket).len(), flashes, "{}", rig.board.transcript());
+    }
+}
+
+#[test]
+fn a_fault_on_the_way_to_the_prompt_is_a_long_flash_and_as_many_short_ones_as_the_stage() {
+    for stage in [1, 4] {
+        let (mut rig, _scratch, socket) = watched(None, &format!("onfault=stop fault={stage}"));
+        rig.expect("PANIC on core 0: provoked by the boot argument fault=");
+        rig.expect("switch the board off and on");
+        let flashes = rounds(&socket);
+        assert_eq!(flashes.len(), 1 + stage, "{flashes:?}");
+        let (long, short) = flashes.split_first().unwrap();
+        assert!(short.iter().all(|short| long > short), "{flashes:?}");
+    }
+}
