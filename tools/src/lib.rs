@@ -8,6 +8,7 @@ pub mod bench;
 pub mod build;
 pub mod chat;
 pub mod debian;
+pub mod flash;
 pub mod host;
 pub mod image;
 pub mod inspect;

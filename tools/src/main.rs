@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use embodi::{
-    bench, build, chat, image, inspect, logits, models, run, setup, supported, synth, test, tokenize,
+    bench, build, chat, flash, image, inspect, logits, models, run, setup, supported, synth, test, tokenize,
 };
 use std::process::ExitCode;
 
@@ -21,6 +21,7 @@ enum Command {
     Setup(setup::Args),
     Build(build::Args),
     Image(image::Args),
+    Flash(flash::Args),
     Run(run::Args),
     Test(test::Args),
     Bench(bench::Args),
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Flash(args) => flash::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
