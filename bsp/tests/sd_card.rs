@@ -3,9 +3,9 @@
 
 mod strict;
 
-use embodios_bsp::drivers::sd_card::{Capacity, CardError, HostError, SdCard, Stage, Width};
+use embodios_bsp::drivers::sd_card::{Capacity, CardError, HostError, SdCard, Stage, Timing, Width};
 use embodios_bsp::drivers::sdhci::{AlwaysOn, Sdhci, Way};
-use strict::{CardKind, Model, Reach, Switches, content};
+use strict::{CardKind, LowVoltage, Model, Reach, Switches, content};
 
 type Card = SdCard<Sdhci<Model>>;
 
@@ -358,4 +358,71 @@ fn a_card_pulled_during_a_direct_transfer_is_reported_and_found_again() {
     model.faults(|faults| faults.pull_at = None);
     model.insert(CardKind::sdhc());
     assert!(read_lines(&mut identify(&model).unwrap(), 500, 10) == Ok(expected(500, 10)));
+}
+
+/// A card in a slot that can be switched to 1.8 V.
+fn fast(kind: CardKind) -> (Model, Card) {
+    let model = Model::new(kind).with_ddr50().with_reach(Reach::Low);
+    let card = identify(&model).unwrap();
+    (model, card)
+}
+
+#[test]
+fn a_card_of_today_is_read_at_1v8_on_both_edges_of_50_mhz() {
+    let (model, mut card) = fast(CardKind::uhs());
+    assert_eq!((card.timing(), card.clock_hz(), model.clock_hz()), (Timing::Ddr50, 50_000_000, 50_000_000));
+    for (first, count) in [(1, 1), (70_000, 640), (3, 9_000)] {
+        assert!(read_lines(&mut card, first, count) == Ok(expected(first, count)));
+        assert!(read_at(&mut card, 32, first, count) == Ok(expected(first, count)), "word by word, too");
+    }
+    assert_eq!(card.retries(), 0);
+    // A second start finds it as the first left it: at 1.8 V, which only the supply undoes.
+    let mut card = identify(&model).unwrap();
+    assert_eq!(card.timing(), Timing::Ddr50);
+    assert!(read_lines(&mut card, 9, 9) == Ok(expected(9, 9)));
+}
+
+#[test]
+fn both_edges_take_half_the_time() {
+    let time = |kind: CardKind| {
+        let (model, mut card) = fast(kind);
+        let before = model.nanos();
+        assert!(read_lines(&mut card, 0, 8_000) == Ok(expected(0, 8_000)));
+        model.nanos() - before
+    };
+    let (single, double) = (time(CardKind::sdhc()), time(CardKind::uhs()));
+    assert!(double * 100 < single * 55, "{double} and {single} ns");
+}
+
+#[test]
+fn a_card_that_can_do_less_at_1v8_does_that() {
+    let (_, mut card) = fast(CardKind { low_voltage: LowVoltage::Sdr25, ..CardKind::uhs() });
+    assert_eq!((card.timing(), card.clock_hz()), (Timing::Sdr25, 50_000_000));
+    assert!(read_lines(&mut card, 5, 50) == Ok(expected(5, 50)));
+    let (_, mut card) =
+        fast(CardKind { low_voltage: LowVoltage::Nothing, high_speed: false, ..CardKind::uhs() });
+    assert_eq!((card.timing(), card.clock_hz()), (Timing::Default, 25_000_000));
+    assert!(read_lines(&mut card, 5, 50) == Ok(expected(5, 50)));
+}
+
+#[test]
+fn what_fails_at_1v8_is_started_again_at_3v3() {
+    let refuses = |kind: CardKind, no_1v8: bool| {
+        let model = Model::new(kind).with_ddr50();
+        model.faults(|faults| faults.no_1v8 = no_1v8);
+        let mut card = identify(&model).unwrap();
+        assert_eq!((card.timing(), card.clock_hz()), (Timing::HighSpeed, 50_000_000));
+        assert!(read_lines(&mut card, 5, 50) == Ok(expected(5, 50)));
+        assert_eq!(model.supplies().len(), 4, "off, on, and once more");
+    };
+    refuses(CardKind { lines_stuck: true, ..CardKind::uhs() }, false);
+    refuses(CardKind { poor_at_ddr: true, ..CardKind::uhs() }, false);
+    refuses(CardKind::uhs(), true);
+}
+
+#[test]
+fn where_the_supply_cant_be_switched_signals_stay_at_3v3() {
+    let model = Model::new(CardKind::uhs()).with_ddr50();
+    let card = SdCard::identify(Sdhci::new(model.clone(), Some(100_000_000)), &mut AlwaysOn).unwrap();
+    assert_eq!(card.timing(), Timing::HighSpeed);
 }

@@ -21,7 +21,7 @@ use embodios_bsp::drivers::framebuffer::{self, Framebuffer, FramebufferError, Su
 use embodios_bsp::drivers::gic::Gic;
 use embodios_bsp::drivers::mailbox::{self, Clock, ExpanderPin, Mailbox};
 use embodios_bsp::drivers::pci;
-use embodios_bsp::drivers::sd_card::{Capacity, CardError, SdCard, Width};
+use embodios_bsp::drivers::sd_card::{Capacity, CardError, SdCard, Timing, Width};
 use embodios_bsp::drivers::sdhci::{self, AlwaysOn, CardPower, Mmio, Sdhci, Unsupported, Window};
 use embodios_bsp::drivers::{self, Ring, Serial};
 use embodios_bsp::handoff::Handoff;
@@ -506,6 +506,9 @@ impl CardPower for Socket<'_> {
     fn signal_3v3(&mut self) -> Result<(), Unsupported> {
         self.0.set_expander(ExpanderPin::SdVoltage, false).map_err(|_| Unsupported)
     }
+    fn signal_1v8(&mut self) -> Result<(), Unsupported> {
+        self.0.set_expander(ExpanderPin::SdVoltage, true).map_err(|_| Unsupported)
+    }
     fn supply(&mut self, on: bool) -> Result<(), Unsupported> {
         let pin = self.0.set_expander(ExpanderPin::SdPower, on);
         if on {
@@ -521,9 +524,10 @@ type Card = Volume<Box<[u8]>, SdCard<Sdhci<Mmio>>>;
 fn described(card: &SdCard<Sdhci<Mmio>>) -> String {
     let kind = if card.capacity() == Capacity::Standard { "SDSC" } else { "SDHC" };
     let lines = if card.width() == Width::Four { 4 } else { 1 };
+    let edges = if card.timing() == Timing::Ddr50 { " DDR" } else { "" };
     let (by_core, by_controller) = card.host_ref().moved();
     format!(
-        "{kind}, {} MB, {} MHz, {lines} lines; read {} by DMA, {} by the core, {} repeated",
+        "{kind}, {} MB, {} MHz{edges}, {lines} lines; read {} by DMA, {} by the core, {} repeated",
         card.blocks() * 512 / 1_000_000,
         card.clock_hz() / 1_000_000,
         Mib(by_controller),

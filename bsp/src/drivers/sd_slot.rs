@@ -78,6 +78,11 @@ impl CardPower for Slot {
         Ok(())
     }
 
+    fn signal_1v8(&mut self) -> Result<(), Unsupported> {
+        self.pins.data.modify(Pins::VOLTAGE_1V8::SET);
+        Ok(())
+    }
+
     fn supply(&mut self, on: bool) -> Result<(), Unsupported> {
         self.pins.data.modify(if on { Pins::SUPPLY::SET } else { Pins::SUPPLY::CLEAR });
         self.pins.input.modify(Pins::SUPPLY::CLEAR);
@@ -103,6 +108,9 @@ mod tests {
         assert_eq!((slot.pins.data.get(), slot.pins.input.get()), (0xffff_ffe7, 0xffff_fff5));
         slot.supply(true).unwrap();
         assert_eq!((slot.pins.data.get(), slot.pins.input.get()), (0xffff_fff7, 0xffff_ffe5));
+        slot.signal_1v8().unwrap();
+        assert_eq!((slot.pins.data.get(), slot.pins.input.get()), (0xffff_ffff, 0xffff_ffe5));
+        slot.signal_3v3().unwrap();
         slot.supply(false).unwrap();
         assert_eq!((slot.pins.data.get(), slot.pins.input.get()), (0xffff_ffe7, 0xffff_ffe5));
     }

@@ -64,6 +64,7 @@ mod bits {
             DATA_BUSY OFFSET(1) NUMBITS(1) [],
             BUFFER_READABLE OFFSET(11) NUMBITS(1) [],
             CARD OFFSET(16) NUMBITS(1) [],
+            DATA_LINES OFFSET(20) NUMBITS(4) [],      // their levels
             DATA0_HIGH OFFSET(20) NUMBITS(1) []       // low while the card is busy
         ],
         /// Host control 1 and power control: SDHCI 2.2.10, 2.2.11.
@@ -103,6 +104,15 @@ mod bits {
             AUTO_COMMAND OFFSET(24) NUMBITS(1) [],
             ADMA OFFSET(25) NUMBITS(1) []             // no descriptor, or no way to memory
         ],
+        /// Auto-command errors and host control 2: SDHCI 2.2.24, 2.2.25.
+        pub Control2 [
+            MODE OFFSET(16) NUMBITS(3) [Sdr12 = 0, Sdr25 = 1, Ddr50 = 4], // only with 1.8 V signals
+            SIGNAL_1V8 OFFSET(19) NUMBITS(1) []
+        ],
+        /// Capabilities, high word: SDHCI 2.2.26.
+        pub CapabilitiesHigh [
+            DDR50 OFFSET(2) NUMBITS(1) []
+        ],
         /// Capabilities, low word: SDHCI 2.2.26.
         pub Capabilities [
             BASE_CLOCK_MHZ OFFSET(8) NUMBITS(8) [],
@@ -116,7 +126,9 @@ mod bits {
         ]
     ];
 }
-use bits::{Block, Capabilities, Clock, Control, Interrupt, Present, Transfer, Version};
+use bits::{
+    Block, Capabilities, CapabilitiesHigh, Clock, Control, Control2, Interrupt, Present, Transfer, Version,
+};
 
 register_structs! {
     /// The standard register map as 32-bit words: SDHCI table 2-1.
@@ -133,9 +145,10 @@ register_structs! {
         (0x30 => status: ReadWrite<u32, Interrupt::Register>),        // write 1 to clear
         (0x34 => status_enable: ReadWrite<u32, Interrupt::Register>),
         (0x38 => signal_enable: ReadWrite<u32, Interrupt::Register>),
-        (0x3c => control2: ReadWrite<u32>),
+        (0x3c => control2: ReadWrite<u32, Control2::Register>),
         (0x40 => capabilities: ReadOnly<u32, Capabilities::Register>),
-        (0x44 => _reserved),
+        (0x44 => capabilities_high: ReadOnly<u32, CapabilitiesHigh::Register>),
+        (0x48 => _reserved),
         (0x58 => adma: [ReadWrite<u32>; 2]),
         (0x60 => _reserved2),
         (0xfc => version: ReadOnly<u32, Version::Register>),
@@ -179,6 +192,8 @@ pub enum Register {
     Control2 = 0x3c,
     /// Capabilities, low word.
     Capabilities = 0x40,
+    /// Capabilities, high word.
+    CapabilitiesHigh = 0x44,
     /// Address of the descriptor table, low word: SDHCI 2.2.31.
     AdmaLow = 0x58,
     /// High word.
@@ -260,6 +275,7 @@ impl Bus for Mmio {
             Register::SignalEnable => block.signal_enable.get(),
             Register::Control2 => block.control2.get(),
             Register::Capabilities => block.capabilities.get(),
+            Register::CapabilitiesHigh => block.capabilities_high.get(),
             Register::AdmaLow => block.adma[0].get(),
             Register::AdmaHigh => block.adma[1].get(),
             Register::Version => block.version.get(),
@@ -288,6 +304,7 @@ impl Bus for Mmio {
             | Register::Response3
             | Register::Present
             | Register::Capabilities
+            | Register::CapabilitiesHigh
             | Register::Version => debug_assert!(false, "{register:?} is read-only"),
         }
     }
@@ -318,6 +335,8 @@ pub struct Unsupported;
 pub trait CardPower {
     /// Sets the signal level to 3.3 V (Pi 4: expander line 132 = 0). The driver waits for it to settle.
     fn signal_3v3(&mut self) -> Result<(), Unsupported>;
+    /// Sets it to 1.8 V (Pi 4: expander line 132 = 1). Only after the supply could be switched off and on is it asked for.
+    fn signal_1v8(&mut self) -> Result<(), Unsupported>;
     /// Switches the card's supply (Pi 4: expander line 134; and SET_POWER_STATE of device 0).
     fn supply(&mut self, on: bool) -> Result<(), Unsupported>;
 }
@@ -326,6 +345,9 @@ pub trait CardPower {
 pub struct AlwaysOn;
 
 impl CardPower for AlwaysOn {
+    fn signal_1v8(&mut self) -> Result<(), Unsupported> {
+        Err(Unsupported)
+    }
     fn signal_3v3(&mut self) -> Result<(), Unsupported> {
         Err(Unsupported)
     }
@@ -355,6 +377,7 @@ const ANSWER: u64 = 100_000; // 64 SD clocks (SD 4.12), 320 µs at the slowest c
 const BUSY: u64 = 500_000; // as LINES_FREE
 const BLOCK: u64 = 500_000; // a card has 100 ms to the first byte (SD 4.6.2.1); poor ones take more
 const SETTLE_SIGNAL: u64 = 5_000; // regulator of the signal level (BCM2711 device tree)
+const LINES_BACK: u64 = 1_000; // SD 4.2.4.2: the card lets its lines go within 1 ms of the clock
 const SUPPLY_OFF: u64 = 10_000; // the supply must fall below 0.5 V for 1 ms (SD 6.4.1.2)
 const SUPPLY_ON: u64 = 36_000; // it may take 35 ms to rise, and 1 ms of it must be stable (SD 6.4.1)
 const FIRST_CLOCKS: u64 = 2_000; // 74 clocks before CMD0 (SD 6.4.1.1): 370 µs at 200 kHz
@@ -403,6 +426,10 @@ pub struct Sdhci<B> {
     way: Way,
     /// Bytes that the core and that the controller took to memory.
     moved: (u64, u64),
+    /// Whether the card's supply was switched off and on: whatever goes wrong at 1.8 V can be undone then.
+    switchable: bool,
+    /// Whether signals are at 1.8 V.
+    low_voltage: bool,
     bus: B,
     base_hz: Option<u32>,
     /// SD clock, Hz; 0 while it stands still.
@@ -421,6 +448,8 @@ impl<B: Bus> Sdhci<B> {
             careful: false,
             way: Way::Programmed,
             moved: (0, 0),
+            switchable: false,
+            low_voltage: false,
             bus,
             base_hz,
             clock_hz: 0,
@@ -471,6 +500,14 @@ impl<B: Bus> Sdhci<B> {
         }
         self.bus.write(register, value);
         self.written = self.bus.micros();
+    }
+
+    /// Chooses the timing of 1.8 V signals. The card's clock stands still until [`Host::set_clock`]: SDHCI 2.2.25.
+    fn set_mode(&mut self, mode: tock_registers::fields::FieldValue<u32, Control2::Register>) {
+        let clock = self.clock().get();
+        self.write(Register::Clock, clock & !Clock::CARD::SET.value);
+        self.clock_hz = 0;
+        self.write(Register::Control2, (Control2::SIGNAL_1V8::SET + mode).value);
     }
 
     fn clock(&mut self) -> LocalRegisterCopy<u32, Clock::Register> {
@@ -720,10 +757,8 @@ fn fault(status: u32, command: u8) -> Option<HostError> {
 impl<B: Bus> Host for Sdhci<B> {
     fn power_up(&mut self, power: &mut dyn CardPower) -> Result<(), HostError> {
         self.clock_hz = 0;
-        if power.signal_3v3().is_ok() {
-            self.pause(SETTLE_SIGNAL);
-        }
-        self.reset(Clock::RESET_ALL::SET.value)?;
+        self.pause(self.spacing()); // whoever drove it before may have written just now
+        self.reset(Clock::RESET_ALL::SET.value)?; // stops the card's clock, too
         let version: LocalRegisterCopy<u32, Version::Register> =
             LocalRegisterCopy::new(self.bus.read(Register::Version));
         let version = version.read(Version::SPECIFICATION);
@@ -732,9 +767,11 @@ impl<B: Bus> Host for Sdhci<B> {
         }
         self.write(Register::Control, 0);
         // Whatever the firmware says it did: a card that is off and taken for on would never answer.
-        let _ = power.supply(false);
-        self.pause(SUPPLY_OFF);
-        let _ = power.supply(true);
+        let off = power.supply(false);
+        let level = power.signal_3v3();
+        self.pause(if level.is_ok() { SUPPLY_OFF.max(SETTLE_SIGNAL) } else { SUPPLY_OFF });
+        self.switchable = off.and(power.supply(true)).is_ok();
+        self.low_voltage = false;
         self.write(Register::Control, (Control::BUS_POWER::SET + Control::VOLTAGE::V33).value);
         self.pause(SUPPLY_ON);
         self.write(Register::Control2, 0);
@@ -779,9 +816,44 @@ impl<B: Bus> Host for Sdhci<B> {
     }
 
     fn set_high_speed(&mut self, on: bool) {
+        if self.low_voltage {
+            return self.set_mode(if on { Control2::MODE::Sdr25 } else { Control2::MODE::Sdr12 });
+        }
         let control = self.bus.read(Register::Control) & !Control::HIGH_SPEED::SET.value;
         let speed = if on { Control::HIGH_SPEED::SET.value } else { 0 };
         self.write(Register::Control, control | speed);
+    }
+
+    fn has_ddr50(&mut self) -> bool {
+        self.switchable && self.bus.read(Register::CapabilitiesHigh) & CapabilitiesHigh::DDR50::SET.value != 0
+    }
+
+    fn set_ddr50(&mut self) {
+        self.set_mode(Control2::MODE::Ddr50);
+    }
+
+    fn signal_1v8(&mut self, power: &mut dyn CardPower) -> Result<(), HostError> {
+        // SD 4.2.4.2, SDHCI 3.6.1: the card holds its lines low until the clock has stopped and come back at 1.8 V.
+        let clock = self.clock();
+        let running = self.clock_hz;
+        self.write(Register::Clock, clock.get() & !Clock::CARD::SET.value);
+        self.clock_hz = 0;
+        if self.present().read(Present::DATA_LINES) != 0 || power.signal_1v8().is_err() {
+            return Err(HostError::Voltage);
+        }
+        self.write(Register::Control2, Control2::SIGNAL_1V8::SET.value);
+        self.pause(SETTLE_SIGNAL);
+        if self.bus.read(Register::Control2) & Control2::SIGNAL_1V8::SET.value == 0 {
+            return Err(HostError::Voltage); // the controller does not see 1.8 V
+        }
+        self.write(Register::Clock, clock.get());
+        self.clock_hz = running;
+        self.pause(LINES_BACK);
+        if self.present().read(Present::DATA_LINES) != 0xf {
+            return Err(HostError::Voltage);
+        }
+        self.low_voltage = true;
+        Ok(())
     }
 
     fn has_high_speed(&mut self) -> bool {
@@ -887,7 +959,8 @@ mod tests {
             AdmaLow,
             AdmaHigh,
         ];
-        let read = [Response0, Response1, Response2, Response3, Present, Capabilities, Version];
+        let read =
+            [Response0, Response1, Response2, Response3, Present, Capabilities, CapabilitiesHigh, Version];
         for (register, value) in written.into_iter().zip(0xa000_0001..) {
             bus.write(register, value);
             assert_eq!(words[register as usize / 4].get(), value, "{register:?}");

@@ -4,7 +4,8 @@
 //! the clock is 400 kHz or stands still), a clock under 200 kHz or over what the card is ready for, a
 //! divisor changed under a running clock, a command without power, before 74 clocks, on busy lines, with
 //! unacknowledged interrupts, or after an error without a reset of the lines, a wrong answer type, a
-//! data port read without data. And the card gives wrong data for a wrong bus width or address.
+//! data port read without data, a signal level changed under a running clock, a clock back before the level has settled, a
+//! timing that card and controller do not share. And the card gives wrong data for a wrong bus width or address.
 //!
 //! Memory is reached past the caches: the controller sees what was there when lines were last settled, and nobody sees what
 //! it wrote before they are settled again. Lines that were not settled before it writes are dirty, and a fault.
@@ -55,6 +56,20 @@ pub struct CardKind {
     pub stuck_at_1v8: bool,
     /// Has a password.
     pub locked: bool,
+    /// Knows 1.8 V, and which functions of group 1 there: none, SDR25 or DDR50, too.
+    pub low_voltage: LowVoltage,
+    /// Agrees to 1.8 V, but never lets its lines go.
+    pub lines_stuck: bool,
+    /// Garbles data on both edges of the clock.
+    pub poor_at_ddr: bool,
+}
+
+/// What a card can do at 1.8 V.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LowVoltage {
+    Nothing,
+    Sdr25,
+    Ddr50,
 }
 
 impl CardKind {
@@ -70,7 +85,14 @@ impl CardKind {
             scr_failures: 0,
             stuck_at_1v8: false,
             locked: false,
+            low_voltage: LowVoltage::Nothing,
+            lines_stuck: false,
+            poor_at_ddr: false,
         }
+    }
+    /// One of today's: DDR50 at 1.8 V.
+    pub fn uhs() -> Self {
+        Self { low_voltage: LowVoltage::Ddr50, ..Self::sdhc() }
     }
     pub fn sdsc() -> Self {
         Self { high_capacity: false, blocks: 131_072, ..Self::sdhc() }
@@ -102,6 +124,8 @@ pub struct Faults {
     pub stuck_clock: bool,
     /// Garbled answers to come.
     pub garbled_answers: u32,
+    /// The slot stays at 3.3 V whatever it is told, and the controller notices.
+    pub no_1v8: bool,
     /// Transfers by ADMA2 to come that end with the controller's complaint.
     pub adma: u32,
 }
@@ -195,6 +219,21 @@ struct Inner {
     seen: Vec<Seen>,
     supplies: Vec<(bool, u64)>,
     base_hz: u64,
+    /// Whether the controller can do DDR50.
+    ddr50: bool,
+    /// Signal level of the slot, and since when.
+    level: (Level, u64),
+    /// Level that the card takes part at.
+    card_level: Level,
+    /// The card holds its lines low for the change to 1.8 V: until the clock is back at it.
+    changing: bool,
+    /// Function of group 1 that the card is at.
+    function: u8,
+    /// The function that the card is at once the status of its choice has been sent.
+    later: Option<u8>,
+    /// The last ACMD41 was answered with the word for 1.8 V.
+    agreed: bool,
+    control2: u32,
     memory: Memory,
     /// Transfers that the controller brought to memory itself.
     direct: u32,
@@ -230,6 +269,12 @@ struct Inner {
     block_length_set: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    V33,
+    V18,
+}
+
 /// The model; clones are the same device.
 #[derive(Clone)]
 pub struct Model(Rc<RefCell<Inner>>);
@@ -254,6 +299,14 @@ impl Model {
             seen: Vec::new(),
             supplies: Vec::new(),
             base_hz: 100_000_000,
+            ddr50: false,
+            level: (Level::V33, 0),
+            card_level: Level::V33,
+            changing: false,
+            function: 0,
+            later: None,
+            agreed: false,
+            control2: 0,
             memory: Memory {
                 reach: Reach::None,
                 known: Vec::new(),
@@ -301,6 +354,11 @@ impl Model {
 
     pub fn faults<R>(&self, change: impl FnOnce(&mut Faults) -> R) -> R {
         change(&mut self.0.borrow_mut().faults)
+    }
+    /// A controller that can do DDR50.
+    pub fn with_ddr50(self) -> Self {
+        self.0.borrow_mut().ddr50 = true;
+        self
     }
     /// Lets the controller reach memory.
     pub fn with_reach(self, reach: Reach) -> Self {
@@ -353,6 +411,11 @@ pub struct Switches(pub Model);
 
 impl CardPower for Switches {
     fn signal_3v3(&mut self) -> Result<(), Unsupported> {
+        self.0.0.borrow_mut().set_level(Level::V33);
+        Ok(())
+    }
+    fn signal_1v8(&mut self) -> Result<(), Unsupported> {
+        self.0.0.borrow_mut().set_level(Level::V18);
         Ok(())
     }
     fn supply(&mut self, on: bool) -> Result<(), Unsupported> {
@@ -427,7 +490,15 @@ impl Inner {
         count * 1_000_000_000 / self.hz.max(1)
     }
 
+    fn set_level(&mut self, level: Level) {
+        if level != self.level.0 {
+            assert_eq!(self.hz, 0, "the signal level changed under a running clock");
+            self.level = (level, self.now);
+        }
+    }
+
     fn power_lost(&mut self) {
+        (self.card_level, self.changing, self.function) = (Level::V33, false, 0);
         self.state = State::Idle;
         (self.application, self.illegal, self.first_41) = (false, false, None);
         (self.four_bits, self.fast, self.block_length_set) = (false, false, false);
@@ -486,7 +557,9 @@ impl Inner {
                         self.events.push((now + 100 * MS, DATA_TIMEOUT));
                         return;
                     }
-                    if take(&mut self.faults.crc, sector) || self.kind.poor_at_50 && self.hz > 25_000_000 {
+                    let poor = self.kind.poor_at_50 && self.hz > 25_000_000
+                        || self.kind.poor_at_ddr && self.function == 4;
+                    if take(&mut self.faults.crc, sector) || poor {
                         sending.stopped = true;
                         self.raise(DATA_CRC);
                         break;
@@ -508,12 +581,15 @@ impl Inner {
                     }
                 }
             };
-            if matches!(sending.source, Source::Bytes(_)) && self.kind.poor_at_50 && self.hz > 25_000_000 {
+            let poor =
+                self.kind.poor_at_50 && self.hz > 25_000_000 || self.kind.poor_at_ddr && self.function == 4;
+            if matches!(sending.source, Source::Bytes(_)) && poor {
                 sending.stopped = true;
                 self.raise(DATA_CRC);
                 break;
             }
-            let bits = block.len() as u64 * 8 / if self.four_bits { 4 } else { 1 } + 20;
+            let lines = if self.four_bits { 4 } else { 1 } * if self.function == 4 { 2 } else { 1 };
+            let bits = block.len() as u64 * 8 / lines + 20;
             if let Some(pieces) = &mut sending.pieces {
                 let (at, left) = pieces.front_mut().expect("a descriptor for each block");
                 assert!(*left >= block.len(), "pieces of whole blocks");
@@ -538,6 +614,7 @@ impl Inner {
                 "descriptors for more than there is"
             );
             self.events.push((now + STOP.max(self.clocks(200)), TRANSFER_DONE));
+            self.function = self.later.take().unwrap_or(self.function);
             self.state = State::Transfer;
             return;
         }
@@ -560,7 +637,7 @@ impl Inner {
                     | u32::from(self.data_busy) << 1
                     | u32::from(readable) << 11
                     | u32::from(self.kind.present) << 16
-                    | u32::from(!self.data_busy) << 20
+                    | if self.changing { 0 } else { u32::from(!self.data_busy) << 20 | 7 << 21 }
             }
             Register::Control => self.control,
             Register::Clock => {
@@ -570,7 +647,11 @@ impl Inner {
             Register::Status => self.status,
             Register::StatusEnable => self.enable,
             Register::SignalEnable => self.signal,
-            Register::Control2 => 0,
+            Register::Control2 => {
+                let lost = self.faults.no_1v8 && self.control2 & 1 << 19 != 0;
+                self.control2 & if lost { !(1 << 19) } else { u32::MAX }
+            }
+            Register::CapabilitiesHigh => u32::from(self.ddr50) << 2,
             Register::Capabilities => {
                 let adma2 = u32::from(self.memory.reach != Reach::None) << 19;
                 let wide = u32::from(self.memory.reach == Reach::High) << 28;
@@ -638,7 +719,18 @@ impl Inner {
                 assert_eq!(value, 0, "nobody handles the interrupt");
                 self.signal = value;
             }
-            Register::Control2 => assert_eq!(value, 0),
+            Register::Control2 => {
+                assert_eq!(self.hz, 0, "host control 2 written under a running clock");
+                assert_eq!(value & !0x000f_0000, 0, "what nobody needs");
+                let low = value & 1 << 19 != 0;
+                assert!(low || value == 0, "a timing of 1.8 V without it");
+                assert_eq!(
+                    low,
+                    self.level.0 == Level::V18,
+                    "what the controller and the slot take for the level"
+                );
+                self.control2 = value;
+            }
             Register::AdmaLow | Register::AdmaHigh => {
                 assert!(self.sending.is_none(), "the table's address changed during a transfer");
                 self.adma[usize::from(register == Register::AdmaHigh)] = value;
@@ -694,7 +786,18 @@ impl Inner {
                 _ => 400_000,
             };
             assert!((200_000..=most).contains(&hz), "{hz} Hz, at most {most} in {:?}", self.state);
-            assert!(hz <= 25_000_000 || self.control & 4 != 0, "high speed without its timing");
+            let timed = if self.control2 & 1 << 19 != 0 {
+                self.control2 >> 16 & 7 != 0
+            } else {
+                self.control & 4 != 0
+            };
+            assert!(hz <= 25_000_000 || timed, "high speed without its timing");
+            if self.changing {
+                assert_eq!(self.level.0, Level::V18, "the clock is back at the old level");
+                assert!(self.now - self.level.1 >= 5 * MS, "the clock is back before the level has settled");
+                assert_ne!(self.control2 & 1 << 19, 0, "the controller does not know of 1.8 V");
+                (self.changing, self.card_level) = (self.kind.lines_stuck, Level::V18);
+            }
             self.hz = hz;
             self.clock_since = self.now;
         }
@@ -708,6 +811,10 @@ impl Inner {
         assert!(self.control & 1 << 8 != 0, "{name} without power");
         assert!(self.hz != 0, "{name} without a clock");
         assert!(self.now - self.clock_since >= self.clocks(74) || index != 0, "{name} before 74 clocks");
+        assert!(!self.changing, "{name} while the card waits for 1.8 V");
+        if self.kind.present && self.state != State::Idle {
+            assert_eq!(self.level.0, self.card_level, "{name}: signal level of slot and card");
+        }
         assert!(!self.command_busy, "{name} while the command line is busy");
         assert_eq!(self.status, 0, "{name} with unacknowledged interrupts");
         assert_eq!(self.reset_needed, 0, "{name} after an error, without a reset of the lines");
@@ -741,6 +848,11 @@ impl Inner {
             assert!(
                 !self.kind.present || four_bits == self.four_bits,
                 "{name}: host and card disagree on the width"
+            );
+            let double = self.control2 >> 16 & 7 == 4;
+            assert!(
+                !self.kind.present || double == (self.function == 4),
+                "{name}: both edges on one side only"
             );
             self.data_busy = true;
         }
@@ -851,6 +963,10 @@ impl Inner {
             (true, 41, State::Idle) => {
                 assert_eq!(argument & 0x00ff_8000, 0x00ff_8000, "the voltage window");
                 assert!(self.kind.modern || argument >> 30 & 1 == 0, "HCS offered to an old card");
+                assert!(
+                    argument >> 24 & 1 == 0 || self.ddr50,
+                    "1.8 V offered by a controller that has nothing to do there"
+                );
                 let first = *self.first_41.get_or_insert(self.now);
                 let ready = self.now - first >= self.kind.busy_ms * MS
                     && (!self.kind.high_capacity || argument >> 30 & 1 != 0);
@@ -858,7 +974,13 @@ impl Inner {
                     self.state = State::Ready;
                 }
                 let capacity = u32::from(self.kind.high_capacity && ready);
-                short(0x00ff_8000 | u32::from(ready) << 31 | capacity << 30)
+                let low = argument >> 24 & 1 != 0 && self.kind.low_voltage != LowVoltage::Nothing && ready;
+                self.agreed = low;
+                short(0x00ff_8000 | u32::from(ready) << 31 | capacity << 30 | u32::from(low) << 24)
+            }
+            (_, 11, State::Ready) if self.agreed => {
+                self.changing = true;
+                short(status)
             }
             (_, 2, State::Ready) => {
                 self.state = State::Identification;
@@ -912,12 +1034,17 @@ impl Inner {
             }
             (false, 6, State::Transfer) if self.kind.modern => {
                 let mut report = vec![0; 64];
-                let able = self.kind.high_speed;
-                report[13] = if able { 3 } else { 1 };
-                report[16] = if able { 1 } else { 0xf };
+                let low =
+                    if self.card_level == Level::V18 { self.kind.low_voltage } else { LowVoltage::Nothing };
+                report[13] = 1
+                    | u8::from(self.kind.high_speed || low >= LowVoltage::Sdr25) << 1
+                    | u8::from(low == LowVoltage::Ddr50) << 4;
+                let wanted = (argument & 0xf) as u8;
+                assert_eq!(argument & 0x7fff_fff0, 0x00ff_fff0, "other groups stay");
+                let able = report[13] >> wanted & 1 != 0;
+                report[16] = if able { wanted } else { 0xf };
                 if argument >> 31 != 0 && able {
-                    assert_eq!(argument, 0x80ff_fff1);
-                    self.fast = true;
+                    (self.fast, self.later) = (true, Some(wanted));
                 }
                 self.start(64, Source::Bytes(report));
                 short(status)
