@@ -834,6 +834,12 @@ fn every_fault_on_every_core_is_told_in_words_and_the_board_starts_again() {
     fall(&mut rig, "exec", "EXCEPTION on core 0");
     fall(&mut rig, "panic", "PANIC on core 0");
     rig.answers("fault nonsense", "The kinds are");
+    // Registers that a core need not have may be tried; QEMU has this one, and it keeps its value.
+    for core in 0..4 {
+        rig.answers(&format!("fault guarded {core}"), &format!("Core {core} has survived"));
+    }
+    rig.answers("set prefetch 3", "The processor did not take this setting");
+    rig.answers("set prefetch", "prefetch is off");
 }
 
 /// Commits a fault and waits for the words, the banner of the next start, and its prompt.

@@ -284,6 +284,35 @@ core::arch::global_asm!(
         msr     cntfrq_el0, x0
     2:  ldr     x0, =0x30c50830
         msr     sctlr_el2, x0
+
+        // Interrupts are the non-secure side's (group 1), as the stub leaves them. An emulator's GIC may have one
+        // side only; where there is no GIC, early_vectors goes on at the label after.
+        mrs     x0, midr_el1
+        ubfx    x0, x0, #4, #12
+        mov     x2, #0xd08
+        ldr     x1, =0xff841000         // BCM2711
+        cmp     x0, x2
+        b.eq    interrupts_start
+        mov     x2, #0xd0b
+        ldr     x1, =0x107fff9000       // BCM2712
+        cmp     x0, x2
+        b.ne    interrupts_end
+    interrupts_start:
+        ldr     w2, [x1, #4]            // TYPER: lines / 32 - 1, and whether it has two sides
+        tbz     w2, #10, interrupts_end
+        and     w2, w2, #0x1f
+        add     x0, x1, #0x80           // IGROUPR
+        mov     w3, #-1
+    1:  str     w3, [x0], #4
+        subs    w2, w2, #1
+        b.pl    1b
+        add     x1, x1, #0x1000         // the CPU interface
+        mov     w3, #0xff
+        str     w3, [x1, #4]            // no priority is masked
+        mov     w3, #0x1e7              // both groups on; none goes round the controller
+        str     w3, [x1]
+        dsb     sy
+    interrupts_end:
         adr     x0, at_el2
         msr     elr_el3, x0
         mov     x0, #0x3c9              // EL2, own stack pointer, all masked
@@ -322,7 +351,14 @@ core::arch::global_asm!(
         msr     vpidr_el2, x0
         mrs     x0, mpidr_el1
         msr     vmpidr_el2, x0
-        ldr     x0, =0x30d00800         // EL1 begins with MMU and caches off
+        mrs     x0, midr_el1
+        ubfx    x0, x0, #4, #12
+        mov     x2, #0xd08
+        cmp     x0, x2
+        b.ne    3f
+        mov     x0, #2                  // EL1 may write a Cortex-A72's CPUECTLR_EL1, if the stub lets us allow it
+        msr     actlr_el2, x0
+    3:  ldr     x0, =0x30d00800         // EL1 begins with MMU and caches off
         msr     sctlr_el1, x0
         mov     x0, #0x3c5              // EL1, own stack pointer, all masked
         msr     spsr_el2, x0
@@ -361,7 +397,7 @@ core::arch::global_asm!(
 
     .ltorg
 
-    // Above EL1 only the guarded lines may fault.
+    // Above EL1 only the guarded lines and those of the interrupts' groups may fault; and what EL1 tries in `prefetch`.
     .balign 2048
     early_vectors:
         .rept 16
@@ -370,6 +406,21 @@ core::arch::global_asm!(
         .endr
     early_fault:
         mrs     x0, CurrentEL
+        cmp     x0, #0x8
+        b.ne    4f
+        mrs     x0, spsr_el2            // from EL1: a register of ours that the stub keeps from us (`prefetch`)
+        tst     x0, #0x8                // EL2's own state: the entry code's
+        b.ne    4f
+        mrs     x0, elr_el2
+        ADDRESS x2, embodios_guarded_start
+        cmp     x0, x2
+        b.lo    halt
+        ADDRESS x2, embodios_guarded_end
+        cmp     x0, x2
+        b.hs    halt
+        msr     elr_el2, x2
+        eret
+    4:  mrs     x0, CurrentEL
         cmp     x0, #0xc
         b.eq    1f
         mrs     x0, elr_el2
@@ -377,11 +428,17 @@ core::arch::global_asm!(
     1:  mrs     x0, elr_el3
     2:  adr     x2, guarded_start
         cmp     x0, x2
-        b.lo    halt
+        b.lo    5f
         adr     x2, guarded_end
         cmp     x0, x2
+        b.lo    6f
+    5:  adr     x2, interrupts_start
+        cmp     x0, x2
+        b.lo    halt
+        adr     x2, interrupts_end
+        cmp     x0, x2
         b.hs    halt
-        mrs     x0, CurrentEL
+    6:  mrs     x0, CurrentEL
         cmp     x0, #0xc
         b.eq    3f
         msr     elr_el2, x2

@@ -53,6 +53,8 @@ pub struct Config {
     pub speculation: Speculation,
     /// Which serial port is the console; without one, the board's choice.
     pub console: Option<String>,
+    /// How far ahead the cores prefetch; without it, as the boot loader has set it.
+    pub prefetch: Option<u8>,
 }
 
 impl Default for Config {
@@ -73,6 +75,7 @@ impl Default for Config {
             limit: 512,
             speculation: Speculation::Auto,
             console: None,
+            prefetch: None,
         }
     }
 }
@@ -277,6 +280,13 @@ static KEYS: &[Key] = &[
             _ => None,
         },
         show: |c| c.console.clone().unwrap_or_else(|| "auto".into()),
+    },
+    Key {
+        name: "prefetch",
+        alias: "",
+        accepts: "`off` (as the boot loader has set it) or 0 to 3: how far ahead a Raspberry Pi 4's cores prefetch",
+        set: |c, v| or_word(v, "off", |v| number(v, 0, 3)).map(|v| c.prefetch = v),
+        show: |c| c.prefetch.map_or("off".into(), |v| v.to_string()),
     },
 ];
 
@@ -565,6 +575,7 @@ logit_bias = 7+1, 8-inf
 limit = 100
 speculate = off
 console = pl011
+prefetch = 2
 ",
         );
         let mut chosen = Chosen::default();
@@ -599,6 +610,7 @@ console = pl011
                 limit: 100,
                 speculation: Speculation::Off,
                 console: Some("pl011".into()),
+                prefetch: Some(2),
             }
         );
         for setting in settings().filter(|setting| setting.name() != "grammar") {
@@ -673,7 +685,7 @@ console = pl011
             "EMBODIOS.CFG line 1: there is no setting `tempertaure`: did you mean `temperature`? The line is ignored.",
             "EMBODIOS.CFG line 2: `ctx` can't be `many`: it takes tokens of context, 16 to 1048576, or `auto`. The line is ignored.",
             "EMBODIOS.CFG line 4 is not of the form `key = value`. The line is ignored.",
-            "EMBODIOS.CFG line 5: there is no setting `colour`; there are model, ctx, kv, context_shift, system, template, think, stop, json, grammar, logit_bias, limit, seed, speculate, console, temperature, top_k, top_p, min_p, typical_p, top_n_sigma, xtc_probability, xtc_threshold, repeat_penalty, presence_penalty, frequency_penalty, repeat_last_n, dry_multiplier, dry_base, dry_allowed_length, dry_last_n, mirostat, mirostat_tau, mirostat_eta. The line is ignored.",
+            "EMBODIOS.CFG line 5: there is no setting `colour`; there are model, ctx, kv, context_shift, system, template, think, stop, json, grammar, logit_bias, limit, seed, speculate, console, prefetch, temperature, top_k, top_p, min_p, typical_p, top_n_sigma, xtc_probability, xtc_threshold, repeat_penalty, presence_penalty, frequency_penalty, repeat_last_n, dry_multiplier, dry_base, dry_allowed_length, dry_last_n, mirostat, mirostat_tau, mirostat_eta. The line is ignored.",
             "EMBODIOS.CFG line 6: `top_p` can't be `1.5`: it takes a share of probability from 0 to 1, 1 for all. The line is ignored.",
             "EMBODIOS.CFG line 7: `temperature` can't be `nan`: it takes a number from 0 (always the likeliest token) to 5. The line is ignored.",
             "EMBODIOS.CFG line 8: `seed` can't be `-1`: it takes a whole number, or `random`. The line is ignored.",

@@ -65,6 +65,10 @@ pub trait Platform {
 
     /// The board, its clocks, its temperature, as they are now.
     fn status(&self) -> Status;
+    /// VideoCore's throttle bits ([`Status::throttled`]) alone, if it can be asked. Asked once after an answer.
+    fn throttled(&self) -> Option<u32> {
+        None
+    }
     /// RAM by use.
     fn memory(&self) -> Vec<Region>;
     /// Bytes that a model with its cache and scratch may still take.
@@ -115,6 +119,10 @@ pub trait Platform {
 
     /// Makes `pl011` or `mini-uart` the console; an error says why that can't be.
     fn set_console(&mut self, name: &str) -> Result<(), String>;
+    /// Sets how far ahead all cores prefetch, 0 to 3; an error says why that can't be.
+    fn set_prefetch(&mut self, _distance: u8) -> Result<(), String> {
+        Err(String::from("this board has no such setting"))
+    }
     /// Commits an error of this kind, to see it caught (`fault` command): does not return if it works.
     /// The error lists the kinds there are.
     fn provoke(&mut self, kind: &str) -> Result<(), String>;
@@ -139,8 +147,10 @@ pub struct Status {
     pub cpu: String,
     /// RAM in bytes.
     pub ram: u64,
-    /// Arm clock.
+    /// Arm clock, measured where the firmware can, else as set.
     pub arm_hz: Option<u64>,
+    /// The highest Arm clock that the firmware allows this board.
+    pub arm_max_hz: Option<u64>,
     /// VPU core clock, which the mini-UART hangs on.
     pub core_hz: Option<u64>,
     /// Thousandths of a degree Celsius.

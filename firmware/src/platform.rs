@@ -16,7 +16,7 @@ use embodios_bsp::board::{Board, Devices, Revision};
 use embodios_bsp::cpu::cores::Team;
 use embodios_bsp::cpu::pmu::Pmu;
 use embodios_bsp::cpu::psci::Psci;
-use embodios_bsp::cpu::{self, exception, timer};
+use embodios_bsp::cpu::{self, exception, prefetch, timer};
 use embodios_bsp::drivers::framebuffer::{self, Framebuffer, FramebufferError, Surface};
 use embodios_bsp::drivers::gic::Gic;
 use embodios_bsp::drivers::mailbox::{self, Clock, ExpanderPin, Mailbox};
@@ -43,6 +43,8 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("EMBODIOS
 const BAUD: u32 = 115_200;
 /// A Raspberry Pi 4's VPU core clock with `enable_uart=1`, if VideoCore does not say.
 const CORE_CLOCK: u32 = 500_000_000;
+/// A fault that is survived: one in the lines that try a register which a core need not have.
+const GUARDED: &str = "guarded";
 /// Longest sleep at the prompt.
 const NAP: Duration = Duration::from_millis(10);
 
@@ -719,12 +721,17 @@ impl Platform for Machine {
             cpu: String::from(cpu::name()),
             ram: self.handoff.ram(),
             arm_hz: measured.or_else(|| clock(Clock::Arm)).map(u64::from),
+            arm_max_hz: mailbox.and_then(|mailbox| mailbox.max_clock(Clock::Arm).ok()).map(u64::from),
             core_hz: clock(Clock::Core).map(u64::from),
             temperature_milli: mailbox.and_then(|mailbox| mailbox.temperature().ok()),
             throttled: mailbox.and_then(|mailbox| mailbox.throttled().ok()),
             display: display(),
             card: self.card.as_ref().map(|volume| volume.device(described)),
         }
+    }
+
+    fn throttled(&self) -> Option<u32> {
+        mailbox()?.throttled().ok()
     }
 
     fn memory(&self) -> Vec<Region> {
@@ -859,25 +866,47 @@ impl Platform for Machine {
         Ok(())
     }
 
+    fn set_prefetch(&mut self, distance: u8) -> Result<(), String> {
+        let refused = spin::Mutex::new(None);
+        TEAM.run(&|_| {
+            if let Err(why) = prefetch::set(distance) {
+                *refused.lock() = Some(why);
+            }
+        });
+        refused.into_inner().map_or(Ok(()), |why| Err(why.to_string()))
+    }
+
     fn provoke(&mut self, kind: &str) -> Result<(), String> {
         // `read 2` commits it on core 2.
         let mut words = kind.split_whitespace();
         let (kind, core) = (words.next().unwrap_or_default(), words.next().unwrap_or("0"));
         let core = core.parse().ok().filter(|&core: &usize| core < TEAM.width());
-        let known = exception::KINDS.contains(&kind) || kind == "panic";
+        let known = exception::KINDS.contains(&kind) || kind == "panic" || kind == GUARDED;
         let (true, Some(core)) = (known, core) else {
             let (kinds, last) = (exception::KINDS.join(", "), TEAM.width() - 1);
-            return Err(format!("The kinds are {kinds} and panic; a core, 0 to {last}, may follow."));
+            return Err(format!(
+                "The kinds are {kinds}, panic and {GUARDED} (survived); a core, 0 to {last}, may follow."
+            ));
         };
         if let Some(console) = console() {
             console.flush();
         }
+        let survived = AtomicBool::new(false);
         TEAM.run(&|worker| {
             if worker == core {
+                if kind == GUARDED {
+                    survived.store(prefetch::trap_on_purpose(), Ordering::Relaxed);
+                    return;
+                }
                 assert!(kind != "panic", "provoked by the command `fault panic`");
                 exception::provoke(kind);
             }
         });
+        if survived.into_inner() {
+            return Err(format!(
+                "Core {core} has survived an undefined instruction where one is allowed for."
+            ));
+        }
         Err(format!("Nothing happened: the fault `{kind}` was not caught."))
     }
 

@@ -152,6 +152,8 @@ pub struct TestPlatform {
     /// The Ctrl-C comes when the engine has asked this often.
     pub interrupt_after: Cell<Option<u32>>,
     pub interrupted: Cell<bool>,
+    /// What VideoCore says when it is asked, one after the other; the last again and again.
+    pub throttled: RefCell<VecDeque<u32>>,
     /// What was asked of the board that has an effect.
     pub log: Vec<String>,
     /// What the light shows.
@@ -168,6 +170,7 @@ impl TestPlatform {
             memory_free: 100_000_000,
             interrupt_after: Cell::new(None),
             interrupted: Cell::new(false),
+            throttled: RefCell::default(),
             log: Vec::new(),
             signal: Cell::default(),
             clock: Cell::new(0),
@@ -210,13 +213,18 @@ impl Platform for TestPlatform {
             cores: 1,
             cpu: "Test CPU".into(),
             ram: 2_000_000_000,
-            arm_hz: Some(1_800_000_000),
+            arm_hz: Some(1_500_000_000),
+            arm_max_hz: Some(1_800_000_000),
             core_hz: None,
             temperature_milli: Some(48_250),
             throttled: Some(0x5_0000 | 1),
             display: Some("none: no display is plugged in".into()),
             card: Some("SDHC, 8000 MB".into()),
         }
+    }
+    fn throttled(&self) -> Option<u32> {
+        let mut answers = self.throttled.borrow_mut();
+        if answers.len() > 1 { answers.pop_front() } else { answers.front().copied() }
     }
     fn memory(&self) -> Vec<Region> {
         vec![Region { name: "kernel".into(), start: 0x8_0000, bytes: 2_000_000, used: 1_500_000 }]
@@ -263,6 +271,10 @@ impl Platform for TestPlatform {
     fn set_console(&mut self, name: &str) -> Result<(), String> {
         self.log.push(format!("console {name}"));
         Ok(())
+    }
+    fn set_prefetch(&mut self, distance: u8) -> Result<(), String> {
+        self.log.push(format!("prefetch {distance}"));
+        if distance == 3 { Err("this board goes no further".into()) } else { Ok(()) }
     }
     fn provoke(&mut self, kind: &str) -> Result<(), String> {
         // `fault ctrl-c N` in a script: the user presses it when the engine has asked N times.

@@ -2,7 +2,8 @@
 //!
 //! An interrupt saves what Rust may change and calls the handler that [`install`] named. Everything else is
 //! a fault: the core moves to its own fault stack (the one it ran on may be what broke), keeps all registers
-//! in a [`Frame`] and calls the fault handler, which prints and does not return.
+//! in a [`Frame`] and calls the fault handler, which prints and does not return. Only in the few guarded lines of
+//! `prefetch`, which try a register that a core need not have, a fault leads on to their end.
 //!
 //! Source: Arm DDI 0487, D1.10 (vectors), D17.2.37 (ESR_EL1).
 #![allow(unsafe_code)] // vectors are assembly; the handlers it calls are told a raw frame
@@ -238,7 +239,24 @@ core::arch::global_asm!(
         FAULT 15
 
     embodios_keep_fault:
+        cmp     x1, #4                  // synchronous, in our own code
+        b.ne    1f
+        mrs     x0, elr_el1
+        adrp    x2, embodios_guarded_start
+        add     x2, x2, :lo12:embodios_guarded_start
+        cmp     x0, x2
+        b.lo    1f
+        adrp    x2, embodios_guarded_end
+        add     x2, x2, :lo12:embodios_guarded_end
+        cmp     x0, x2
+        b.hs    1f
+        msr     elr_el1, x2
+        ldp     x1, x2, [sp, #8]
+        mrs     x0, tpidrro_el0
+        mov     sp, x0
         mrs     x0, tpidr_el0
+        eret
+    1:  mrs     x0, tpidr_el0
         str     x0, [sp, #0]
         stp     x3, x4, [sp, #24]
         stp     x5, x6, [sp, #40]

@@ -8,6 +8,7 @@ pub mod cores;
 pub mod exception;
 pub mod mmu;
 pub mod pmu;
+pub mod prefetch;
 pub mod psci;
 pub mod timer;
 

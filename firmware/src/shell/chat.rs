@@ -4,7 +4,7 @@ use core::fmt::{self, Write};
 
 use embodios::{Event, Report, Stop};
 
-use super::{Answer, PROMPT, Shell, on_board, sentence};
+use super::{Answer, PROMPT, Shell, health, on_board, sentence};
 use crate::console::Line;
 
 /// A prompt that takes longer than this to read is worth a progress line.
@@ -95,6 +95,7 @@ fn answer(shell: &mut Shell, text: &str, as_turn: bool) {
             }
             let taken = |before| shell.platform.interrupts().map(|now| now.since(before));
             shell.last = Some(Answer { interrupts: interrupts.and_then(taken), report });
+            health::look(shell);
         }
         Err(error) => shell.say(sentence(error)),
     }

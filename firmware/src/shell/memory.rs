@@ -6,16 +6,8 @@ use core::fmt::Write;
 
 use embodios::sampler::origins;
 
-use super::Shell;
+use super::{Shell, health};
 use crate::loader::Mib;
-
-/// VideoCore's throttle bits, what is now (tag 0x30046; 16 higher: since the start).
-const THROTTLE: [(u32, &str); 4] = [
-    (0, "the supply voltage is too low: use a stronger power supply"),
-    (1, "the Arm clock is capped"),
-    (2, "throttled"),
-    (3, "the soft temperature limit is reached: cool the board"),
-];
 
 /// `status`.
 pub fn status(shell: &mut Shell, _: &str) {
@@ -26,27 +18,16 @@ pub fn status(shell: &mut Shell, _: &str) {
     }
     shell.say(format_args!("board        {board}"));
     let mut cores = alloc::format!("{} x {}, level {}", status.cores, status.cpu, shell.level);
-    for (name, hz) in [("Arm", status.arm_hz), ("core", status.core_hz)] {
+    for (name, hz, most) in [("Arm", status.arm_hz, status.arm_max_hz), ("core", status.core_hz, None)] {
         if let Some(hz) = hz {
             let _ = write!(cores, ", {name} clock {} MHz", hz / 1_000_000);
         }
+        if let (Some(_), Some(most)) = (hz, most) {
+            let _ = write!(cores, " of {}", most / 1_000_000);
+        }
     }
     shell.say(format_args!("cores        {cores}"));
-    if let Some(milli) = status.temperature_milli {
-        shell.say(format_args!("temperature  {}.{} C", milli / 1000, milli % 1000 / 100));
-    }
-    if let Some(bits) = status.throttled {
-        for (bit, words) in THROTTLE {
-            match (bits >> bit & 1, bits >> (bit + 16) & 1) {
-                (1, _) => shell.say(format_args!("power        {words}")),
-                (_, 1) => shell.say(format_args!("power        earlier: {words}")),
-                _ => {}
-            }
-        }
-        if bits == 0 {
-            shell.say("power        good");
-        }
-    }
+    health::report(shell, &status);
     if let Some(display) = &status.display {
         shell.say(format_args!("display      {display}"));
     }

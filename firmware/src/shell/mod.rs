@@ -7,6 +7,7 @@
 
 mod bench;
 mod chat;
+mod health;
 mod memory;
 mod models;
 mod power;
@@ -113,6 +114,8 @@ struct Shell<'a> {
     level: Level,
     talker: Option<Talker>,
     last: Option<Answer>,
+    /// VideoCore's throttle bits when they were last told.
+    throttled: u32,
     leaving: bool,
 }
 
@@ -140,6 +143,7 @@ pub fn run(terminal: &mut dyn Terminal, platform: &mut dyn Platform) {
         level: level.unwrap_or_default(),
         talker: None,
         last: None,
+        throttled: 0,
         leaving: false,
     };
     shell.console.open();
@@ -214,6 +218,7 @@ impl Shell<'_> {
             self.say(warning);
         }
         self.choose_console();
+        self.choose_prefetch();
     }
 
     /// Loads the model to start with.

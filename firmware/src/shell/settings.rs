@@ -55,6 +55,7 @@ pub fn set(shell: &mut Shell, rest: &str) {
             shell.change_context(&before);
         }
         "console" => shell.choose_console(),
+        "prefetch" => shell.choose_prefetch(),
         "model" => shell.say("`load NAME` loads a model now; this setting is for EMBODIOS.CFG."),
         "system" | "template" => {
             shell.prepare();
@@ -183,6 +184,16 @@ impl Shell<'_> {
             if let Err(why) = self.platform.set_console(&name) {
                 self.say(why);
             }
+        }
+    }
+
+    /// Has the cores prefetch as configured; if that can't be, says why.
+    pub fn choose_prefetch(&mut self) {
+        if let Some(distance) = self.config.prefetch
+            && let Err(why) = self.platform.set_prefetch(distance)
+        {
+            self.config.prefetch = None;
+            self.say(format_args!("`prefetch` stays off: {}", sentence(why)));
         }
     }
 

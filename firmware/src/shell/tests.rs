@@ -1,5 +1,7 @@
 //! The shell as a user meets it: typed at a scripted terminal, on a board without hardware, with a tiny model.
 
+use std::cell::RefCell;
+
 use super::*;
 use crate::testing::{ScriptedTerminal, TestPlatform};
 
@@ -475,9 +477,13 @@ fn tokens_and_digest_and_infer_show_the_engine_at_work() {
 fn the_board_is_described() {
     let text = chat("status\rmem\rfault me\r/xyzzy\r/hlep\rchat\r");
     let status = after(&text, "status");
-    for part in
-        ["Test Board, revision c03115", "1 x Test CPU", "Arm clock 1800 MHz", "48.2 C", "supply voltage"]
-    {
+    for part in [
+        "Test Board, revision c03115",
+        "1 x Test CPU",
+        "Arm clock 1500 MHz of 1800",
+        "48.2 C",
+        "supply voltage",
+    ] {
         assert!(status.contains(part), "{part}: {status}");
     }
     let mem = after(&text, "mem");
@@ -548,4 +554,36 @@ fn bench_refuses_in_a_sentence_and_ends_with_ctrl_c() {
     assert!(after(&text, "bench 600").contains("632 together and this model takes 512"), "{text}");
     assert!(after(&text, "bench 16").ends_with("\r\nStopped."), "{text}");
     assert!(after(&text, "bench 4 1").ends_with("--- bench csv end ---"), "{text}");
+}
+
+#[test]
+fn a_board_that_gets_slower_says_so_once_under_the_answer() {
+    let mut platform = TestPlatform::with_files(&[("tiny.gguf", &tiny())]);
+    platform.throttled = RefCell::new([0, 0x4_0004, 0x4_0004, 0x4_0000].into());
+    let text = play_on(&mut platform, "set limit 4\rfirst\rsecond\rthird\rfourth\rfifth\r");
+    for (line, told) in [
+        ("first", None),
+        ("second", Some("[slower: throttled, 48.2 C, Arm clock 1500 MHz]")),
+        ("third", None), // it still is
+        ("fourth", Some("[no longer: throttled, 48.2 C, Arm clock 1500 MHz]")),
+        ("fifth", None),
+    ] {
+        let answer = after(&text, line);
+        assert!(told.is_none_or(|told| answer.contains(told)), "{line}: {text}");
+        assert_eq!(answer.contains("throttled"), told.is_some(), "{line}: {text}");
+    }
+}
+
+#[test]
+fn prefetching_is_changed_only_where_it_is_asked_for_and_a_refusal_is_told() {
+    let mut platform = TestPlatform::with_files(&[("EMBODIOS.CFG", b"prefetch = 2\n")]);
+    let text = play_on(&mut platform, "set prefetch\rset prefetch 3\rset prefetch\rset prefetch 4\r");
+    assert_eq!(platform.log, ["prefetch 2", "prefetch 3", "exit 0", "off"]);
+    assert!(text.contains("prefetch is 2. It takes"), "{text}");
+    assert!(text.contains("`prefetch` stays off: This board goes no further."), "{text}");
+    assert!(text.contains("prefetch is off. It takes"), "{text}");
+    assert!(text.contains("`prefetch` can't be `4`"), "{text}");
+    let mut platform = TestPlatform::with_files(&[("EMBODIOS.CFG", b"limit = 2\n")]);
+    play_on(&mut platform, "");
+    assert_eq!(platform.log, ["exit 0", "off"]);
 }
