@@ -231,9 +231,13 @@ pub struct Window {
 }
 
 impl Window {
-    /// The controller's address of a part of memory that lies in here whole.
+    /// The controller's address of a part of memory that lies in here whole. Where RAM is joined ([`mmu::JOINED`]), our
+    /// addresses are nobody else's.
     pub fn reach(&self, memory: Range<usize>) -> Option<u64> {
         let (start, end) = (memory.start as u64, memory.end as u64);
+        if end > mmu::JOINED.start {
+            return None;
+        }
         let offset = start.checked_sub(self.memory)?;
         (start <= end && end - self.memory <= self.bytes).then(|| self.bus.checked_add(offset)).flatten()
     }
@@ -984,5 +988,9 @@ mod tests {
         assert_eq!(above.reach(0x4000_0100..0x4000_0200), Some(0x1100));
         let endless = Window { bus: u64::MAX, memory: 0, bytes: u64::MAX };
         assert_eq!(endless.reach(1..2), None);
+        let all = Window { bus: 0, memory: 0, bytes: u64::MAX };
+        assert_eq!(all.reach(0x2_0000_0000..0x2_0000_1000), Some(0x2_0000_0000));
+        let joined = mmu::JOINED.start as usize;
+        assert_eq!(all.reach(joined..joined + 64), None, "no device knows that address");
     }
 }
