@@ -14,6 +14,7 @@ use embodi::host::Threads;
 use embodi::image::{self, Card};
 use embodi::project::Scratch;
 use embodi::qemu::{Board, Emulator, Failure, Machine};
+use embodi::setup::program;
 use embodi::{build, models};
 use embodios::generate::{Conversation, Event};
 use embodios::sampler::Settings;
@@ -22,7 +23,7 @@ use embodios::{LoadOptions, Model, Session, quant, synth};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -376,6 +377,35 @@ fn the_same_bits_boot_elsewhere_and_with_a_tree_with_tags_and_with_neither() {
         rig.holds(&text, &format!("{board} 4 x Cortex-A72, 960 MiB"));
         rig.answers("mem", &format!("kernel       {place}"));
     }
+}
+
+#[test]
+fn a_card_for_both_boards_boots_from_its_own_files_as_a_boot_loader_would_take_them() {
+    let scratch = Scratch::new().unwrap();
+    let mut card = tiny_card().with_kernel(kernel()).with_bytes("EMBODIOS.CFG", GREEDY);
+    let boards = [image::Board::Pi4, image::Board::Pi5];
+    let missing =
+        image::boot_files::add(&mut card, &boards, None).unwrap_or_else(|error| panic!("{error:#}"));
+    let (Some(mcopy), true) = (program("mcopy"), card.has("bcm2711-rpi-4-b.dtb")) else {
+        println!("SKIPPED: no mcopy, or {missing:?}: `cargo embodi setup` brings them");
+        return;
+    };
+    let path = scratch.path().join("card.img");
+    card.write(&path).unwrap_or_else(|error| panic!("{error:#}"));
+    let take = |name: &str| {
+        let (volume, to) = (format!("{}@@1M", path.display()), scratch.path().join(name));
+        let status = Command::new(&mcopy).args(["-i", &volume, &format!("::{name}")]).arg(&to).status();
+        assert!(status.is_ok_and(|status| status.success()), "mcopy {name}");
+        to
+    };
+    let (kernel, tree) = (take("kernel8.img"), take("bcm2711-rpi-4-b.dtb"));
+    let emulator = Emulator::new(Machine::Raspi4b, &kernel).with_card(&path);
+    let board = emulator.with_extra(&["-dtb", tree.to_str().expect("a path of ours")]).start();
+    let mut rig = Rig { board: board.unwrap_or_else(|error| panic!("{error:#}")), _scratch: scratch };
+    let text = rig.prompt();
+    rig.holds(&text, "Raspberry Pi 4 Model B, 4 x Cortex-A72, 960 MiB");
+    rig.holds(&text, "Loading tiny.gguf");
+    rig.answers("digest hello", &Here::new(tiny("Q4_0")).digest("hello"));
 }
 
 #[test]

@@ -49,7 +49,10 @@ impl Part {
             Self::Lint | Self::Code => &[Step::BoardTarget],
             Self::Host => &[Step::Model, Step::Gemma, Step::Reference, Step::BootFiles, Step::CardTools],
             Self::Neon => &[Step::TestTarget, Step::User, Step::Model],
-            Self::Boot | Self::Bench => &[Step::BoardTarget, Step::System, Step::Model, Step::Gemma],
+            Self::Boot => {
+                &[Step::BoardTarget, Step::System, Step::Model, Step::Gemma, Step::BootFiles, Step::CardTools]
+            }
+            Self::Bench => &[Step::BoardTarget, Step::System, Step::Model, Step::Gemma],
         }
     }
 }
