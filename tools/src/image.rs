@@ -5,11 +5,11 @@ mod card;
 #[cfg(all(test, target_os = "linux"))]
 mod inspected;
 
-pub use card::{Card, Content, SMALLEST, show_size};
+pub use card::{Card, Content, SMALLEST, parse_size, show_size};
 
 use crate::{build, host, models, project};
 use anyhow::{Context, Result, bail, ensure};
-use card::{file_name, parse_size};
+use card::file_name;
 use std::fs;
 use std::path::{Path, PathBuf};
 

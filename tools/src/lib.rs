@@ -21,6 +21,7 @@ pub mod requantize;
 pub mod run;
 pub mod sampling;
 pub mod setup;
+pub mod split;
 pub mod supported;
 pub mod synth;
 pub mod test;

@@ -3,7 +3,7 @@
 //! A model argument anywhere in this tool goes through [`resolve`]: a name from `models/catalog.toml`
 //! (fetched when it is not there yet) or a path.
 
-use crate::{project, requantize};
+use crate::{project, requantize, split};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -18,7 +18,7 @@ pub const DEFAULT: &str = "smollm2-135m-instruct";
 /// The model that tests take for one of another family, tokenizer and mixture of formats.
 pub const GEMMA: &str = "gemma-3-270m";
 
-/// List the models of the catalog, fetch one, or make one of another weight format.
+/// List the models of the catalog, fetch one, make one of another weight format, or cut one into several files.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -35,6 +35,7 @@ enum Action {
         name: String,
     },
     Requantize(requantize::Args),
+    Split(split::Args),
 }
 
 /// Carries out `models`.
@@ -53,6 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
         }
         Action::Requantize(args) => requantize::run(args)?,
+        Action::Split(args) => split::run(args)?,
         Action::Fetch { name } => println!("{}", named(name)?.fetch()?.display()),
     }
     Ok(())

@@ -183,8 +183,8 @@ impl Card {
             ensure!(
                 bytes <= LARGEST_FILE,
                 "{name} has {bytes} bytes, and FAT32, which is what boards boot from, holds files of at most \
-                 4 GiB - 1: split it with llama.cpp's `llama-gguf-split --split --split-max-size 2G {name} NAME` \
-                 and give the first of the files that it makes"
+                 4 GiB - 1: split it with `cargo embodi models split {name}`, or with llama.cpp's `llama-gguf-split`, \
+                 and give the first of the files that come of it"
             );
             content += bytes;
         }
@@ -408,7 +408,7 @@ mod tests {
         let image = scratch.path().join("card.img");
         let card = Card::default().with_file(&model).unwrap();
         let error = format!("{:#}", card.write(&image).unwrap_err());
-        for words in ["large.gguf has 4294967296 bytes", "FAT32", "llama-gguf-split --split"] {
+        for words in ["large.gguf has 4294967296 bytes", "FAT32", "cargo embodi models split"] {
             assert!(error.contains(words), "{error}");
         }
         assert!(
