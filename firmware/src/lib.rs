@@ -106,6 +106,25 @@ pub trait Platform {
         None
     }
 
+    /// What each core says of itself, asked of all of them at once.
+    fn cores(&self) -> Vec<CoreReport> {
+        Vec::new()
+    }
+    /// Microseconds by a second clock, which does not hang on the cores', if there is one.
+    fn chip_micros(&self) -> Option<u64> {
+        None
+    }
+    /// The revision of VideoCore's firmware, where there is one.
+    fn firmware(&self) -> Option<u32> {
+        None
+    }
+    /// Whether there is a place for a card.
+    fn has_card_slot(&self) -> bool {
+        true
+    }
+    /// Reads the card's own sectors from `first` on, whatever is on them, past all buffers.
+    fn read_card(&mut self, first: u64, buffer: &mut [u8]) -> Result<(), String>;
+
     /// The files in the card's root directory. The error is one sentence that says what to do.
     fn files(&mut self) -> Result<Vec<FileEntry>, String>;
     /// Opens a file of the card's root directory by the name [`Platform::files`] gave.
@@ -195,6 +214,19 @@ impl fmt::Display for Interrupts {
         let Self { console, wake, other } = self;
         write!(f, "{} interrupts (console {console}, wake-ups {wake}, other {other})", self.total())
     }
+}
+
+/// What a core says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoreReport {
+    /// Its number.
+    pub number: usize,
+    /// Its identification register (MIDR_EL1).
+    pub kind: u64,
+    /// Ticks a second of its timer.
+    pub frequency: u64,
+    /// When it was asked, on the clock of [`Platform::nanos`].
+    pub nanos: u64,
 }
 
 /// A stretch of RAM and what it serves.

@@ -29,7 +29,8 @@ use embodios_bsp::storage::{Buffers, File, StorageError, Volume};
 use embodios_firmware::light::{self, Signal};
 use embodios_firmware::screen::Screen;
 use embodios_firmware::{
-    Counters, FileEntry, Interrupts, Mib, Platform, Region, Stack, Status, Terminal, Waits, memory,
+    CoreReport, Counters, FileEntry, Interrupts, Mib, Platform, Region, Stack, Status, Terminal, Waits,
+    memory,
 };
 use spin::Once;
 
@@ -817,6 +818,43 @@ impl Platform for Machine {
             Stack { name: format!("core {core}"), bytes, most }
         };
         (0..TEAM.width()).map(stack).collect()
+    }
+
+    fn cores(&self) -> Vec<CoreReport> {
+        // Number + 1, so that a core that did not answer is seen; kind; frequency; time.
+        let told = [const { [const { AtomicU64::new(0) }; 4] }; cpu::CORES_MAX];
+        TEAM.run(&|worker| {
+            if let Some([number, kind, frequency, nanos]) = told.get(worker) {
+                kind.store(cpu::identification(), Ordering::Relaxed);
+                frequency.store(timer::frequency(), Ordering::Relaxed);
+                nanos.store(timer::now_nanos(), Ordering::Relaxed);
+                number.store(cpu::core() as u64 + 1, Ordering::Relaxed);
+            }
+        });
+        let read = |[number, kind, frequency, nanos]: &[AtomicU64; 4]| CoreReport {
+            number: number.load(Ordering::Relaxed).wrapping_sub(1) as usize,
+            kind: kind.load(Ordering::Relaxed),
+            frequency: frequency.load(Ordering::Relaxed),
+            nanos: nanos.load(Ordering::Relaxed),
+        };
+        told.iter().map(read).filter(|report| report.number != usize::MAX).collect()
+    }
+
+    fn chip_micros(&self) -> Option<u64> {
+        devices()?.system_timer.map(|timer| timer.micros())
+    }
+
+    fn firmware(&self) -> Option<u32> {
+        mailbox()?.firmware().ok()
+    }
+
+    fn has_card_slot(&self) -> bool {
+        self.sd_host().is_some()
+    }
+
+    fn read_card(&mut self, first: u64, buffer: &mut [u8]) -> Result<(), String> {
+        let buffer = core::cell::RefCell::new(buffer);
+        self.with_card(|card| card.read_blocks(first, &mut buffer.borrow_mut()))
     }
 
     fn files(&mut self) -> Result<Vec<FileEntry>, String> {

@@ -9,7 +9,7 @@ use embodios::{Alone, ByteSource, Pool, ReadError};
 use unicode_width::UnicodeWidthChar;
 
 use crate::light::Signal;
-use crate::{FileEntry, Interrupts, Platform, Region, Stack, Status, Terminal};
+use crate::{CoreReport, FileEntry, Interrupts, Platform, Region, Stack, Status, Terminal};
 
 /// A terminal that types its script and remembers what it was sent. Clones are the same terminal.
 #[derive(Clone, Default)]
@@ -156,6 +156,8 @@ pub struct TestPlatform {
     pub throttled: RefCell<VecDeque<u32>>,
     /// What was asked of the board that has an effect.
     pub log: Vec<String>,
+    /// What the card gives for byte 777; the opposite the next time.
+    pub card_flaw: Cell<Option<u8>>,
     /// What the light shows.
     pub signal: Cell<Signal>,
     clock: Cell<u64>,
@@ -172,6 +174,7 @@ impl TestPlatform {
             interrupted: Cell::new(false),
             throttled: RefCell::default(),
             log: Vec::new(),
+            card_flaw: Cell::default(),
             signal: Cell::default(),
             clock: Cell::new(0),
         }
@@ -245,6 +248,23 @@ impl Platform for TestPlatform {
     }
     fn heap(&self) -> Option<(u64, u64)> {
         Some((3_000_000, 4_000_000))
+    }
+    fn cores(&self) -> Vec<CoreReport> {
+        vec![CoreReport { number: 0, kind: 0x1234, frequency: 1_000_000, nanos: self.nanos() }]
+    }
+    fn chip_micros(&self) -> Option<u64> {
+        Some(self.nanos() / 1000)
+    }
+    fn firmware(&self) -> Option<u32> {
+        Some(0x5_48e1)
+    }
+    fn read_card(&mut self, first: u64, buffer: &mut [u8]) -> Result<(), String> {
+        self.files.as_ref().map_err(String::clone)?;
+        let byte =
+            |at: usize| self.card_flaw.get().map_or(at as u8, |flaw| if at == 777 { flaw } else { at as u8 });
+        buffer.iter_mut().enumerate().for_each(|(at, to)| *to = byte(first as usize * 512 + at));
+        self.card_flaw.set(self.card_flaw.get().map(|flaw| !flaw));
+        Ok(())
     }
     fn files(&mut self) -> Result<Vec<FileEntry>, String> {
         let files = self.files.as_ref().map_err(String::clone)?;

@@ -14,7 +14,7 @@ use tock_registers::interfaces::Readable;
 use tock_registers::registers::ReadOnly;
 
 use crate::cpu::psci::Psci;
-use crate::drivers::{gic, gpio, led, mailbox, mini_uart, pci, pl011, power, sd_slot, sdhci};
+use crate::drivers::{gic, gpio, led, mailbox, mini_uart, pci, pl011, power, sd_slot, sdhci, system_timer};
 use crate::handoff::Handoff;
 
 /// Boards this image runs on.
@@ -80,6 +80,8 @@ pub struct Board {
     pub gic: (u64, u64),
     /// VideoCore mailbox.
     pub mailbox: Option<u64>,
+    /// The chip's own clock: counter of microseconds.
+    pub system_timer: Option<u64>,
     /// Power management block with the watchdog.
     pub power: Option<u64>,
     /// SD host: registers, interrupt.
@@ -115,6 +117,8 @@ pub struct Devices {
     pub interface: &'static gic::Interface,
     /// Mailbox.
     pub mailbox: Option<&'static mailbox::Registers>,
+    /// The chip's own clock.
+    pub system_timer: Option<&'static system_timer::Registers>,
     /// Watchdog.
     pub power: Option<&'static power::Registers>,
     /// SD host of the card slot.
@@ -205,6 +209,7 @@ impl Board {
                 distributor: &*(self.gic.0 as *const gic::Distributor),
                 interface: &*(self.gic.1 as *const gic::Interface),
                 mailbox: self.mailbox.map(|address| &*(address as *const mailbox::Registers)),
+                system_timer: self.system_timer.map(|address| &*(address as *const system_timer::Registers)),
                 power: self.power.map(|address| &*(address as *const power::Registers)),
                 sd_host: self.sd_host.map(|(address, _)| &*(address as *const sdhci::Registers)),
                 sd_slot: self.sd_slot.map(|place| sd_slot::Slot {
@@ -362,6 +367,7 @@ mod tests {
                 board.led.and_then(|pin| pin.always_on),
                 board.mailbox,
                 board.power,
+                board.system_timer,
                 board.sd_host.map(|(address, _)| address),
                 board.stepping.map(|stepping| stepping.register),
                 board.sd_slot.map(|place| place.config),

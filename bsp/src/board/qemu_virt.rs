@@ -24,6 +24,7 @@ pub const BOARD: Board = Board {
     led: None,
     gic: (0x0800_0000, 0x0801_0000),
     mailbox: None,
+    system_timer: None,
     power: None,
     sd_host: None,
     sd_slot: None,

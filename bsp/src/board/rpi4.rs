@@ -23,6 +23,7 @@ pub const BOARD: Board = Board {
     led: Some(Pin { always_on: None, number: 42, high: true }),
     gic: (0xff84_1000, 0xff84_2000),
     mailbox: Some(0xfe00_b880),
+    system_timer: Some(0xfe00_3000),
     power: Some(0xfe10_0000),
     sd_host: Some((0xfe34_0000, 158)),
     sd_slot: None,

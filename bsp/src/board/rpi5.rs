@@ -29,6 +29,7 @@ pub const BOARD: Board = Board {
     led: Some(Pin { always_on: Some(0x10_7d51_7c00), number: 9, high: false }),
     gic: (0x10_7fff_9000, 0x10_7fff_a000),
     mailbox: Some(0x10_7c01_3880),
+    system_timer: Some(0x10_7c00_3000),
     power: Some(0x10_7d20_0000),
     sd_host: Some((0x10_00ff_f000, 305)),
     sd_slot: Some(sd_slot::Place {

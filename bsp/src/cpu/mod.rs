@@ -75,6 +75,16 @@ pub fn part() -> u32 {
     0
 }
 
+/// The whole identification register of the core that asks: who made it, which kind, which revision.
+pub fn identification() -> u64 {
+    #[cfg(target_os = "none")]
+    {
+        MIDR_EL1.get()
+    }
+    #[cfg(not(target_os = "none"))]
+    0
+}
+
 /// What the core is called, from its part number.
 pub fn name() -> &'static str {
     part_name(part())

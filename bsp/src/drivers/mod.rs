@@ -14,6 +14,7 @@ pub mod power;
 pub mod sd_card;
 pub mod sd_slot;
 pub mod sdhci;
+pub mod system_timer;
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;

@@ -227,6 +227,12 @@ impl<B: DerefMut<Target = [u8]>, D: BlockDevice> Volume<B, D> {
         self.manager.device(|read_ahead| read_ahead.device(ask))
     }
 
+    /// Reads blocks of the whole card as they are, past all that was read before.
+    pub fn read_blocks(&self, first: u64, buffer: &mut [u8]) -> Result<(), StorageError> {
+        let read = |device: &mut D| device.read(first, buffer);
+        self.manager.device(|read_ahead| read_ahead.device_mut(read)).map_err(StorageError::Card)
+    }
+
     /// Calls `each` for every file of the root directory, in the order they are stored.
     ///
     /// # Errors

@@ -183,6 +183,11 @@ impl<B: DerefMut<Target = [u8]>, D: BlockDevice> ReadAhead<B, D> {
         ask(&self.state.borrow().device)
     }
 
+    /// Has the device do something.
+    pub fn device_mut<R>(&self, act: impl FnOnce(&mut D) -> R) -> R {
+        act(&mut self.state.borrow_mut().device)
+    }
+
     /// Forgets what was read: the next reader hears from the card itself.
     pub fn forget(&self) {
         let mut state = self.state.borrow_mut();

@@ -11,6 +11,7 @@ mod health;
 mod memory;
 mod models;
 mod power;
+mod selftest;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,13 @@ static COMMANDS: &[Command] = &[
     command("mem", "", "what the memory is used for", Group::Board, memory::mem),
     command("perf", "", "how fast the last answer was", Group::Board, bench::perf),
     command("bench", "[NUMBERS]", "measure prefill and decode (`bench help`)", Group::Board, bench::bench),
+    command(
+        "selftest",
+        "[MIB]",
+        "examine the board; a report for bug reports",
+        Group::Board,
+        selftest::selftest,
+    ),
     command("reboot", "", "start again", Group::Board, power::reboot),
     command("off", "", "switch off", Group::Board, power::off),
     command("help", "", "this list", Group::Board, help),

@@ -587,3 +587,48 @@ fn prefetching_is_changed_only_where_it_is_asked_for_and_a_refusal_is_told() {
     play_on(&mut platform, "");
     assert_eq!(platform.log, ["exit 0", "off"]);
 }
+
+#[test]
+fn selftest_reports_what_was_done_between_two_lines_and_counts() {
+    let text = play(&[], "selftest 8\r");
+    let report = after(&text, "selftest 8");
+    let rows: Vec<&str> = report.split("\r\n").collect();
+    assert_eq!((rows[0], rows[rows.len() - 1]), (selftest::BEGIN, selftest::END), "{report}");
+    for row in [
+        "board        Test Board, revision c03115, firmware 0x548e1",
+        "arguments    none",
+        "cores        ok: 1 answered, MIDR 0x1234, one clock of 1000000 Hz",
+        "memory       ok: 8.0 MiB in 1 pieces, 4 patterns by 1 cores, ",
+        "card         ok: first MiB read twice, the same, ",
+        "summary      nothing failed; 5 ok, 0 not done, of 5",
+    ] {
+        assert!(rows.iter().any(|line| line.starts_with(row)), "{row}: {report}");
+    }
+    let kernels = format!("kernels      ok: {} formats at ", embodios::quant::FORMATS.len());
+    assert!(rows.iter().any(|line| line.starts_with(&kernels)), "{report}");
+    assert!(rows.iter().all(|row| row.len() < 160), "{report}");
+    for wrong in ["selftest x", "selftest 0", "selftest -1"] {
+        let text = play(&[], &format!("{wrong}\r"));
+        assert!(after(&text, wrong).starts_with("selftest [MIB]: how much memory"), "{text}");
+    }
+}
+
+#[test]
+fn selftest_says_what_failed_and_what_could_not_be_done() {
+    let mut platform = TestPlatform::with_files(&[]);
+    platform.card_flaw.set(Some(0xab));
+    platform.memory_free = 1 << 20;
+    let text = play_on(&mut platform, "selftest\r");
+    let report = after(&text, "selftest");
+    assert!(
+        report.contains("card         failed: two reads differ at byte 777: 0xab and 0x54 (sector 1)"),
+        "{report}"
+    );
+    assert!(report.contains("memory       not done: no memory is free"), "{report}");
+    assert!(report.contains("summary      FAILED: card; 3 ok, 1 not done, of 5"), "{report}");
+
+    let mut platform = TestPlatform::with_files(&[]);
+    platform.files = Err("no SD card answers".into());
+    let text = play_on(&mut platform, "selftest 8\r");
+    assert!(after(&text, "selftest 8").contains("card         failed: no SD card answers"), "{text}");
+}
