@@ -5,7 +5,7 @@ mod strict;
 
 use embodios_bsp::drivers::sd_card::{Capacity, CardError, HostError, SdCard, Stage, Timing, Width};
 use embodios_bsp::drivers::sdhci::{AlwaysOn, Sdhci, Way};
-use strict::{CardKind, LowVoltage, Model, Reach, Switches, content};
+use strict::{CardKind, DDR50, LowVoltage, Model, Reach, SDR50, SDR104, Switches, TUNE_SDR50, content};
 
 type Card = SdCard<Sdhci<Model>>;
 
@@ -362,9 +362,46 @@ fn a_card_pulled_during_a_direct_transfer_is_reported_and_found_again() {
 
 /// A card in a slot that can be switched to 1.8 V.
 fn fast(kind: CardKind) -> (Model, Card) {
-    let model = Model::new(kind).with_ddr50().with_reach(Reach::Low);
+    let model = Model::new(kind).with_uhs(DDR50).with_reach(Reach::Low);
     let card = identify(&model).unwrap();
     (model, card)
+}
+
+/// A Raspberry Pi 5's controller with a card.
+fn fastest(able: u32, kind: CardKind) -> (Model, Card) {
+    let model = Model::new(kind).with_uhs(able).with_reach(Reach::High);
+    model.set_base(200_000_000);
+    let card = SdCard::identify(Sdhci::new(model.clone(), Some(200_000_000)), &mut Switches(model.clone()));
+    (model, card.unwrap())
+}
+
+#[test]
+fn with_a_controller_for_it_a_card_is_tuned_and_read_at_200_mhz() {
+    let able = SDR50 | SDR104 | DDR50 | TUNE_SDR50;
+    let kind = CardKind { low_voltage: LowVoltage::Sdr104, ..CardKind::uhs() };
+    let (model, mut card) = fastest(able, kind.clone());
+    assert_eq!(
+        (card.timing(), card.clock_hz(), model.clock_hz()),
+        (Timing::Sdr104, 200_000_000, 200_000_000)
+    );
+    assert!(read_lines(&mut card, 7, 9_000) == Ok(expected(7, 9_000)));
+    assert_eq!(card.retries(), 0);
+    // Errors make it tune again, and halve the clock in the end, which has to be tuned to, too.
+    model.faults(|faults| faults.crc.insert(500, 3));
+    assert!(read_lines(&mut card, 490, 20) == Ok(expected(490, 20)));
+    assert_eq!((card.timing(), card.clock_hz()), (Timing::Sdr104, 100_000_000));
+    assert!(read_lines(&mut card, 490, 20) == Ok(expected(490, 20)));
+    // One that can't be tuned goes on at the next timing that both know.
+    let untunable = CardKind { untunable: true, ..kind.clone() };
+    assert_eq!(fastest(able, untunable.clone()).1.timing(), Timing::Ddr50);
+    assert_eq!(fastest(SDR104 | SDR50, untunable.clone()).1.timing(), Timing::Sdr50);
+    assert_eq!(fastest(SDR104 | SDR50 | TUNE_SDR50, untunable).1.timing(), Timing::HighSpeed);
+    let (_, mut card) = fastest(able, CardKind { untunable: true, poor_at_ddr: true, ..kind.clone() });
+    assert_eq!(card.timing(), Timing::HighSpeed);
+    assert!(read_lines(&mut card, 5, 50) == Ok(expected(5, 50)));
+    let (_, mut card) = fastest(SDR50 | TUNE_SDR50, kind);
+    assert_eq!((card.timing(), card.clock_hz()), (Timing::Sdr50, 100_000_000));
+    assert!(read_lines(&mut card, 5, 50) == Ok(expected(5, 50)));
 }
 
 #[test]
@@ -408,7 +445,7 @@ fn a_card_that_can_do_less_at_1v8_does_that() {
 #[test]
 fn what_fails_at_1v8_is_started_again_at_3v3() {
     let refuses = |kind: CardKind, no_1v8: bool| {
-        let model = Model::new(kind).with_ddr50();
+        let model = Model::new(kind).with_uhs(DDR50);
         model.faults(|faults| faults.no_1v8 = no_1v8);
         let mut card = identify(&model).unwrap();
         assert_eq!((card.timing(), card.clock_hz()), (Timing::HighSpeed, 50_000_000));
@@ -422,7 +459,7 @@ fn what_fails_at_1v8_is_started_again_at_3v3() {
 
 #[test]
 fn where_the_supply_cant_be_switched_signals_stay_at_3v3() {
-    let model = Model::new(CardKind::uhs()).with_ddr50();
+    let model = Model::new(CardKind::uhs()).with_uhs(DDR50);
     let card = SdCard::identify(Sdhci::new(model.clone(), Some(100_000_000)), &mut AlwaysOn).unwrap();
     assert_eq!(card.timing(), Timing::HighSpeed);
 }

@@ -527,10 +527,18 @@ type Card = Volume<Box<[u8]>, SdCard<Sdhci<Mmio>>>;
 fn described(card: &SdCard<Sdhci<Mmio>>) -> String {
     let kind = if card.capacity() == Capacity::Standard { "SDSC" } else { "SDHC" };
     let lines = if card.width() == Width::Four { 4 } else { 1 };
-    let edges = if card.timing() == Timing::Ddr50 { " DDR" } else { "" };
+    let timing = match card.timing() {
+        Timing::Default => "3.3 V",
+        Timing::HighSpeed => "high speed",
+        Timing::Sdr12 => "SDR12",
+        Timing::Sdr25 => "SDR25",
+        Timing::Ddr50 => "DDR50",
+        Timing::Sdr50 => "SDR50",
+        Timing::Sdr104 => "SDR104",
+    };
     let (by_core, by_controller) = card.host_ref().moved();
     format!(
-        "{kind}, {} MB, {} MHz{edges}, {lines} lines; read {} by DMA, {} by the core, {} repeated",
+        "{kind}, {} MB, {} MHz {timing}, {lines} lines; read {} by DMA, {} by the core, {} repeated",
         card.blocks() * 512 / 1_000_000,
         card.clock_hz() / 1_000_000,
         Mib(by_controller),

@@ -1,8 +1,8 @@
 //! The SD card protocol over any host controller: which card is it, and what is in block N.
 //!
 //! Identification at 400 kHz and 3.3 V, then four data lines and, where the card can, the 50 MHz
-//! high-speed mode; where the slot can be switched to 1.8 V, too, the same clock with both its edges (DDR50): 50 MB/s. A card
-//! that fails at it is started again without. Blocks are 512 bytes on every card; standard-capacity cards (up to 2 GB) are
+//! high-speed mode; where the slot can be switched to 1.8 V, too, what UHS-I has of more: 208 MHz (SDR104, 100 MB/s), or 50 MHz on
+//! both edges (DDR50, 50 MB/s), or 100 MHz (SDR50). A card that fails at one is started again with the next. Blocks are 512 bytes on every card; standard-capacity cards (up to 2 GB) are
 //! addressed in bytes, all later ones in blocks. Cards are only read: writing adds CMD24 and CMD25
 //! beside CMD17 and CMD18, and changes nothing that is here.
 //!
@@ -144,6 +144,8 @@ pub enum HostError {
     },
     /// The controller did not come out of reset.
     NoReset,
+    /// No sampling clock was found at which the card's tuning pattern arrives.
+    NotTuned,
     /// Signals did not get to 1.8 V.
     Voltage,
     /// The controller's clock did not become stable.
@@ -200,6 +202,7 @@ impl fmt::Display for HostError {
                 write!(f, "{bytes} bytes cannot be moved by one CMD{command}")
             }
             Self::NoReset => f.write_str("the SD controller did not come out of reset"),
+            Self::NotTuned => f.write_str("the SD controller found no clock that suits the card's data"),
             Self::Voltage => f.write_str("the SD card's signals did not change to 1.8 V"),
             Self::ClockStuck => f.write_str("the SD controller's clock did not settle"),
             Self::ClockUnknown => f.write_str("the SD controller's base clock is unknown"),
@@ -223,14 +226,14 @@ pub trait Host {
     fn set_width(&mut self, width: Width);
     /// Whether the controller can drive the high-speed timing.
     fn has_high_speed(&mut self) -> bool;
-    /// Selects high-speed or default timing. The clock may stand still until it is set.
-    fn set_high_speed(&mut self, on: bool);
-    /// Whether controller and slot can do DDR50, and undo it.
-    fn has_ddr50(&mut self) -> bool;
+    /// Whether controller and slot can do a timing of 1.8 V, and undo it.
+    fn can(&mut self, timing: Timing) -> bool;
+    /// Selects a timing, which the card has been told. The clock may stand still until it is set.
+    fn set_timing(&mut self, timing: Timing);
+    /// Fits the controller to the card, where a timing needs that. Any change of the clock undoes it.
+    fn tune(&mut self, timing: Timing) -> Result<(), HostError>;
     /// Takes signals to 1.8 V, once the card has agreed to (CMD11).
     fn signal_1v8(&mut self, power: &mut dyn CardPower) -> Result<(), HostError>;
-    /// Selects the timing of DDR50. The clock may stand still until it is set.
-    fn set_ddr50(&mut self);
     /// Sends a command without data. After an error the controller is ready for the next one.
     fn command(&mut self, command: &Command) -> Result<Response, HostError>;
     /// Sends a command and fills `buffer` with whole blocks of `block_bytes`. `done` tells how many
@@ -370,8 +373,8 @@ pub struct SdCard<H> {
     clock_hz: u32,
     width: Width,
     timing: Timing,
-    /// Whether 1.8 V and DDR50 are tried.
-    fast: bool,
+    /// How many of [`FASTEST`] are passed over: they were tried and failed.
+    passed: usize,
     retries: u32,
 }
 
@@ -388,7 +391,27 @@ pub enum Timing {
     Sdr25,
     /// 1.8 V, up to 50 MHz, on both edges.
     Ddr50,
+    /// 1.8 V, up to 100 MHz.
+    Sdr50,
+    /// 1.8 V, up to 208 MHz.
+    Sdr104,
 }
+
+impl Timing {
+    /// Function of group 1 (SD 4.3.10.3, table 4-11), and the clock.
+    fn function(self) -> (u8, u32) {
+        match self {
+            Self::Default | Self::Sdr12 => (0, DEFAULT_HZ),
+            Self::HighSpeed | Self::Sdr25 => (1, HIGH_SPEED_HZ),
+            Self::Sdr50 => (2, 100_000_000),
+            Self::Sdr104 => (3, 208_000_000),
+            Self::Ddr50 => (4, HIGH_SPEED_HZ),
+        }
+    }
+}
+
+/// Timings of 1.8 V that are worth the change, in the order in which they are tried.
+const FASTEST: [Timing; 3] = [Timing::Sdr104, Timing::Ddr50, Timing::Sdr50];
 
 /// Bits of the card status that say a read went wrong: SD 4.10.1. Bits about the command before
 /// (checksum, illegal command) are left out.
@@ -429,13 +452,19 @@ impl<H: Host> SdCard<H> {
             clock_hz: 0,
             width: Width::One,
             timing: Timing::Default,
-            fast: true,
+            passed: 0,
             retries: 0,
         };
         let mut result = Ok(());
-        for _ in 0..START_ATTEMPTS {
+        let mut attempts = 0;
+        while attempts < START_ATTEMPTS {
             result = card.start(power);
-            card.fast = false; // what failed once was perhaps that
+            // What failed was perhaps the timing: then comes the next one, and after trouble with 1.8 V itself none.
+            match FASTEST.iter().position(|&timing| timing == card.timing) {
+                Some(tried) => card.passed = tried + 1,
+                None if card.timing == Timing::Default => attempts += 1,
+                None => (attempts, card.passed) = (attempts + 1, FASTEST.len()),
+            }
             match result {
                 Err(CardError::Start(cause)) if !cause.is_final() => {}
                 Err(CardError::NoCard | CardError::Refused { .. } | CardError::Removed { .. }) => {}
@@ -446,6 +475,7 @@ impl<H: Host> SdCard<H> {
     }
 
     fn start(&mut self, power: &mut dyn CardPower) -> Result<(), CardError> {
+        self.timing = Timing::Default;
         self.host.power_up(power)?;
         self.host.command(&Command::new(0, 0, Reply::None))?; // GO_IDLE_STATE
 
@@ -456,12 +486,11 @@ impl<H: Host> SdCard<H> {
             Err(HostError::NoAnswer { .. }) => false,
             Err(cause) => return Err(cause.into()),
         };
-        let fast = self.fast && modern && self.host.has_ddr50();
-        self.timing = Timing::Default;
+        let fast = modern && self.wanted().next().is_some();
         if self.power_up_card(modern, fast)? {
+            self.timing = Timing::Sdr12;
             self.host.command(&Command::new(11, 0, Reply::R1))?; // VOLTAGE_SWITCH
             self.host.signal_1v8(power)?;
-            self.timing = Timing::Sdr12;
         }
 
         self.host.command(&Command::new(2, 0, Reply::R2))?; // ALL_SEND_CID
@@ -487,8 +516,12 @@ impl<H: Host> SdCard<H> {
         self.host.set_width(Width::Four);
         self.width = Width::Four;
         let has_switch = configuration.is_some_and(|scr| scr >> 56 & 0xf >= 1); // SD_SPEC 1.10: SD 5.6
-        if has_switch && self.timing == Timing::Sdr12 && self.try_ddr50()? {
-            return Ok(());
+        if has_switch && self.timing == Timing::Sdr12 {
+            for timing in &FASTEST[self.passed..] {
+                if self.host.can(*timing) && self.try_timing(*timing)? {
+                    return Ok(());
+                }
+            }
         }
         if has_switch && self.host.has_high_speed() {
             self.try_high_speed()?;
@@ -556,30 +589,45 @@ impl<H: Host> SdCard<H> {
         Ok(true)
     }
 
-    /// Selects both edges of a 50 MHz clock. Whether it was; a card that then does not answer properly is started again.
-    fn try_ddr50(&mut self) -> Result<bool, CardError> {
-        if !self.select(DDR50)? {
+    /// What of [`FASTEST`] the host can do and has not failed yet.
+    fn wanted(&mut self) -> impl Iterator<Item = Timing> {
+        let host = &mut self.host;
+        FASTEST[self.passed..].iter().copied().filter(move |&timing| host.can(timing))
+    }
+
+    /// Selects one of [`FASTEST`]. Whether the card knows it; one that then does not answer properly is an error.
+    fn try_timing(&mut self, timing: Timing) -> Result<bool, CardError> {
+        let (function, hz) = timing.function();
+        if !self.select(function)? {
             return Ok(false);
         }
-        self.host.set_ddr50();
-        self.clock_hz = self.host.set_clock(HIGH_SPEED_HZ)?;
-        let status = self.switch_function(DDR50, false)?;
-        if !has(&status, DDR50) {
+        self.timing = timing;
+        self.host.set_timing(timing);
+        self.set_clock(hz)?;
+        let status = self.switch_function(function, false)?;
+        if !has(&status, function) {
             return Err(HostError::DataGarbled { command: 6 }.into());
         }
-        self.timing = Timing::Ddr50;
         Ok(true)
+    }
+
+    /// Sets the clock, and what depends on it.
+    fn set_clock(&mut self, hz: u32) -> Result<(), HostError> {
+        self.clock_hz = self.host.set_clock(hz)?;
+        self.host.tune(self.timing)
     }
 
     /// Selects the high-speed mode, at 1.8 V SDR25. A card that then does not answer properly at 50 MHz goes on at 25.
     fn try_high_speed(&mut self) -> Result<(), CardError> {
-        if !self.select(HIGH_SPEED)? {
+        let timing = if self.timing == Timing::Sdr12 { Timing::Sdr25 } else { Timing::HighSpeed };
+        let (function, hz) = timing.function();
+        if !self.select(function)? {
             return Ok(());
         }
-        self.host.set_high_speed(true);
-        self.clock_hz = self.host.set_clock(HIGH_SPEED_HZ)?;
-        self.timing = if self.timing == Timing::Sdr12 { Timing::Sdr25 } else { Timing::HighSpeed };
-        if !matches!(self.switch_function(HIGH_SPEED, false), Ok(status) if has(&status, HIGH_SPEED)) {
+        self.timing = timing;
+        self.host.set_timing(timing);
+        self.clock_hz = self.host.set_clock(hz)?;
+        if !matches!(self.switch_function(function, false), Ok(status) if has(&status, function)) {
             self.clock_hz = self.host.set_clock(DEFAULT_HZ)?;
             self.settle(0)?;
         }
@@ -661,6 +709,8 @@ impl<H: Host> SdCard<H> {
             if attempts >= 2 && self.clock_hz / 2 >= SLOWEST_HZ {
                 self.clock_hz = self.host.set_clock(self.clock_hz / 2)?;
             }
+            // Warmer or colder than when it was fitted, or at another clock: if that fails, the next try does, too.
+            let _ = self.host.tune(self.timing);
         }
         Ok(())
     }
@@ -732,10 +782,6 @@ impl<H: Host> BlockDevice for SdCard<H> {
         SdCard::read(self, first, buffer)
     }
 }
-
-// Functions of group 1: SD 4.3.10.3, table 4-11.
-const HIGH_SPEED: u8 = 1;
-const DDR50: u8 = 4;
 
 /// Whether a status of CMD6 (512 bits, the most significant byte first) says that a function of group 1 is there (bits 415:400)
 /// and would be, or is, selected (379:376).

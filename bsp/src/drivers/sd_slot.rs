@@ -3,7 +3,7 @@
 //! The controller has a block of its own for what the standard leaves to the chip; supply and signal level of the slot are
 //! pins of the always-on GPIO block, reached without VideoCore.
 //!
-//! Sources: Linux `sdhci-brcmstb.c` (`sdhci_brcmstb_cfginit_2712`: pins of a removable card), `bcm2712-rpi-5-b.dts`
+//! Sources: Linux `sdhci-brcmstb.c` (`sdhci_brcmstb_cfginit_2712`: pins of a removable card, 50 MHz mode), `bcm2712-rpi-5-b.dts`
 //! (`sd_io_1v8_reg` on pin 3 with 5 ms to settle, `sd_vcc_reg` on pin 4), Circle `include/circle/bcm2712.h` (AON GPIO).
 
 use tock_registers::interfaces::ReadWriteable;
@@ -20,6 +20,11 @@ mod bits {
         pub PinSelect [
             KIND OFFSET(0) NUMBITS(2) [Mmc = 1, Card = 2]
         ],
+        /// What the data lines are timed by. Faster modes than 50 MHz are only right with the interface's delay loop.
+        pub Slow [
+            MODE OFFSET(0) NUMBITS(1) [],
+            OVERRIDE OFFSET(31) NUMBITS(1) []         // of what the chip's straps say
+        ],
         /// Pins of the always-on block that belong to the slot.
         pub Pins [
             VOLTAGE_1V8 OFFSET(3) NUMBITS(1) [],
@@ -27,14 +32,16 @@ mod bits {
         ]
     ];
 }
-use bits::{PinSelect, Pins};
+use bits::{PinSelect, Pins, Slow};
 
 register_structs! {
     /// The controller's configuration block.
     pub Config {
         (0x00 => _control),
         (0x44 => pin_select: ReadWrite<u32, PinSelect::Register>),
-        (0x48 => _rest),
+        (0x48 => _more),
+        (0x1ac => slow: ReadWrite<u32, Slow::Register>),
+        (0x1b0 => _rest),
         (0x200 => @END),
     },
     /// The always-on GPIO block's first bank.
@@ -72,6 +79,7 @@ pub struct Slot {
 impl CardPower for Slot {
     fn signal_3v3(&mut self) -> Result<(), Unsupported> {
         self.config.pin_select.modify(PinSelect::KIND::Card);
+        self.config.slow.modify(Slow::MODE::CLEAR + Slow::OVERRIDE::SET);
         // The level first: a pin that begins to be driven shows what is in its bit.
         self.pins.data.modify(Pins::VOLTAGE_1V8::CLEAR);
         self.pins.input.modify(Pins::VOLTAGE_1V8::CLEAR);
@@ -103,8 +111,9 @@ mod tests {
         slot.config.pin_select.set(0xabcd_0001);
         slot.pins.data.set(0xffff_ffef);
         slot.pins.input.set(0xffff_fffd);
+        slot.config.slow.set(0x0000_1001);
         slot.signal_3v3().unwrap();
-        assert_eq!(slot.config.pin_select.get(), 0xabcd_0002);
+        assert_eq!((slot.config.pin_select.get(), slot.config.slow.get()), (0xabcd_0002, 0x8000_1000));
         assert_eq!((slot.pins.data.get(), slot.pins.input.get()), (0xffff_ffe7, 0xffff_fff5));
         slot.supply(true).unwrap();
         assert_eq!((slot.pins.data.get(), slot.pins.input.get()), (0xffff_fff7, 0xffff_ffe5));

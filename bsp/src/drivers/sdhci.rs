@@ -32,7 +32,7 @@ use tock_registers::{LocalRegisterCopy, register_structs};
 
 use crate::cpu::mmu;
 
-use super::sd_card::{Command, Host, HostError, Reply, Response, Stage, Width};
+use super::sd_card::{Command, Host, HostError, Reply, Response, Stage, Timing, Width};
 
 /// Names for the bits of the registers.
 mod bits {
@@ -106,12 +106,17 @@ mod bits {
         ],
         /// Auto-command errors and host control 2: SDHCI 2.2.24, 2.2.25.
         pub Control2 [
-            MODE OFFSET(16) NUMBITS(3) [Sdr12 = 0, Sdr25 = 1, Ddr50 = 4], // only with 1.8 V signals
-            SIGNAL_1V8 OFFSET(19) NUMBITS(1) []
+            MODE OFFSET(16) NUMBITS(3) [Sdr12 = 0, Sdr25 = 1, Sdr50 = 2, Sdr104 = 3, Ddr50 = 4], // at 1.8 V only
+            SIGNAL_1V8 OFFSET(19) NUMBITS(1) [],
+            TUNE OFFSET(22) NUMBITS(1) [],            // cleared by the controller when it is done
+            TUNED OFFSET(23) NUMBITS(1) []            // the sampling clock was found
         ],
         /// Capabilities, high word: SDHCI 2.2.26.
         pub CapabilitiesHigh [
-            DDR50 OFFSET(2) NUMBITS(1) []
+            SDR50 OFFSET(0) NUMBITS(1) [],
+            SDR104 OFFSET(1) NUMBITS(1) [],
+            DDR50 OFFSET(2) NUMBITS(1) [],
+            TUNE_SDR50 OFFSET(13) NUMBITS(1) []       // SDR50 has to be tuned, too
         ],
         /// Capabilities, low word: SDHCI 2.2.26.
         pub Capabilities [
@@ -364,6 +369,8 @@ impl CardPower for AlwaysOn {
 const IDENTIFY_HZ: u32 = 400_000;
 /// EMMC2 can hang at about 100 kHz when the core clock is 500 MHz or more (Linux `sdhci-iproc.c`).
 const SLOWEST_HZ: u32 = 200_000;
+/// Tuning blocks after which a controller that is not done never will be: SDHCI 3.7.7.
+const TUNING_BLOCKS: usize = 40;
 /// Largest divisor of the 10-bit divided clock: SDHCI 2.2.14.
 const LARGEST_DIVISOR: u32 = 0x3ff;
 /// Bytes in a block of a card's data.
@@ -382,6 +389,7 @@ const BUSY: u64 = 500_000; // as LINES_FREE
 const BLOCK: u64 = 500_000; // a card has 100 ms to the first byte (SD 4.6.2.1); poor ones take more
 const SETTLE_SIGNAL: u64 = 5_000; // regulator of the signal level (BCM2711 device tree)
 const LINES_BACK: u64 = 1_000; // SD 4.2.4.2: the card lets its lines go within 1 ms of the clock
+const TUNING_BLOCK: u64 = 150_000; // SDHCI 3.7.7: all of them take at most 150 ms
 const SUPPLY_OFF: u64 = 10_000; // the supply must fall below 0.5 V for 1 ms (SD 6.4.1.2)
 const SUPPLY_ON: u64 = 36_000; // it may take 35 ms to rise, and 1 ms of it must be stable (SD 6.4.1)
 const FIRST_CLOCKS: u64 = 2_000; // 74 clocks before CMD0 (SD 6.4.1.1): 370 µs at 200 kHz
@@ -432,8 +440,6 @@ pub struct Sdhci<B> {
     moved: (u64, u64),
     /// Whether the card's supply was switched off and on: whatever goes wrong at 1.8 V can be undone then.
     switchable: bool,
-    /// Whether signals are at 1.8 V.
-    low_voltage: bool,
     bus: B,
     base_hz: Option<u32>,
     /// SD clock, Hz; 0 while it stands still.
@@ -453,7 +459,6 @@ impl<B: Bus> Sdhci<B> {
             way: Way::Programmed,
             moved: (0, 0),
             switchable: false,
-            low_voltage: false,
             bus,
             base_hz,
             clock_hz: 0,
@@ -506,12 +511,36 @@ impl<B: Bus> Sdhci<B> {
         self.written = self.bus.micros();
     }
 
-    /// Chooses the timing of 1.8 V signals. The card's clock stands still until [`Host::set_clock`]: SDHCI 2.2.25.
-    fn set_mode(&mut self, mode: tock_registers::fields::FieldValue<u32, Control2::Register>) {
-        let clock = self.clock().get();
-        self.write(Register::Clock, clock & !Clock::CARD::SET.value);
-        self.clock_hz = 0;
-        self.write(Register::Control2, (Control2::SIGNAL_1V8::SET + mode).value);
+    /// Has the controller try sampling clocks on the card's tuning pattern until it has found the best: SDHCI 3.7.7. It says
+    /// nothing of these commands but that their data have come.
+    fn find_sampling_clock(&mut self) -> Result<(), HostError> {
+        const INDEX: u8 = 19; // SEND_TUNING_BLOCK
+        let control2 = self.bus.read(Register::Control2) & !Control2::TUNED::SET.value;
+        self.write(Register::Control2, control2 | Control2::TUNE::SET.value);
+        let word = (Transfer::DIRECTION::Read
+            + Transfer::RESPONSE::Bits48
+            + Transfer::CHECK_CRC::SET
+            + Transfer::CHECK_INDEX::SET
+            + Transfer::DATA::SET
+            + Transfer::INDEX.val(INDEX.into()))
+        .value;
+        for _ in 0..TUNING_BLOCKS {
+            self.wait(LINES_FREE, HostError::Stuck { command: INDEX, stage: Stage::Lines }, |host| {
+                let present = host.present();
+                !present.is_set(Present::COMMAND_BUSY) && !present.is_set(Present::DATA_BUSY)
+            })?;
+            self.write(Register::Block, (Block::SIZE.val(64) + Block::COUNT.val(1)).value);
+            self.write(Register::Argument, 0);
+            self.write(Register::Transfer, word);
+            let readable = Interrupt::BUFFER_READABLE::SET.value;
+            self.wait_status(readable, TUNING_BLOCK, INDEX, Stage::Data)?;
+            let control2: LocalRegisterCopy<u32, Control2::Register> =
+                LocalRegisterCopy::new(self.bus.read(Register::Control2));
+            if !control2.is_set(Control2::TUNE) {
+                return if control2.is_set(Control2::TUNED) { Ok(()) } else { Err(HostError::NotTuned) };
+            }
+        }
+        Err(HostError::NotTuned)
     }
 
     fn clock(&mut self) -> LocalRegisterCopy<u32, Clock::Register> {
@@ -775,7 +804,6 @@ impl<B: Bus> Host for Sdhci<B> {
         let level = power.signal_3v3();
         self.pause(if level.is_ok() { SUPPLY_OFF.max(SETTLE_SIGNAL) } else { SUPPLY_OFF });
         self.switchable = off.and(power.supply(true)).is_ok();
-        self.low_voltage = false;
         self.write(Register::Control, (Control::BUS_POWER::SET + Control::VOLTAGE::V33).value);
         self.pause(SUPPLY_ON);
         self.write(Register::Control2, 0);
@@ -819,21 +847,52 @@ impl<B: Bus> Host for Sdhci<B> {
         self.write(Register::Control, control | four);
     }
 
-    fn set_high_speed(&mut self, on: bool) {
-        if self.low_voltage {
-            return self.set_mode(if on { Control2::MODE::Sdr25 } else { Control2::MODE::Sdr12 });
+    fn set_timing(&mut self, timing: Timing) {
+        let mode = match timing {
+            Timing::Default | Timing::HighSpeed => {
+                let control = self.bus.read(Register::Control) & !Control::HIGH_SPEED::SET.value;
+                let fast = if timing == Timing::HighSpeed { Control::HIGH_SPEED::SET.value } else { 0 };
+                return self.write(Register::Control, control | fast);
+            }
+            Timing::Sdr12 => Control2::MODE::Sdr12,
+            Timing::Sdr25 => Control2::MODE::Sdr25,
+            Timing::Sdr50 => Control2::MODE::Sdr50,
+            Timing::Sdr104 => Control2::MODE::Sdr104,
+            Timing::Ddr50 => Control2::MODE::Ddr50,
+        };
+        // The card's clock stands still until it is set: SDHCI 2.2.25.
+        let clock = self.clock().get();
+        self.write(Register::Clock, clock & !Clock::CARD::SET.value);
+        self.clock_hz = 0;
+        self.write(Register::Control2, (Control2::SIGNAL_1V8::SET + mode).value);
+    }
+
+    fn can(&mut self, timing: Timing) -> bool {
+        let able: LocalRegisterCopy<u32, CapabilitiesHigh::Register> =
+            LocalRegisterCopy::new(self.bus.read(Register::CapabilitiesHigh));
+        self.switchable
+            && match timing {
+                Timing::Sdr104 => able.is_set(CapabilitiesHigh::SDR104),
+                Timing::Ddr50 => able.is_set(CapabilitiesHigh::DDR50),
+                Timing::Sdr50 => able.is_set(CapabilitiesHigh::SDR50),
+                _ => false,
+            }
+    }
+
+    fn tune(&mut self, timing: Timing) -> Result<(), HostError> {
+        let sdr50 = CapabilitiesHigh::TUNE_SDR50::SET.value;
+        match timing {
+            Timing::Sdr104 => {}
+            Timing::Sdr50 if self.bus.read(Register::CapabilitiesHigh) & sdr50 != 0 => {}
+            _ => return Ok(()),
         }
-        let control = self.bus.read(Register::Control) & !Control::HIGH_SPEED::SET.value;
-        let speed = if on { Control::HIGH_SPEED::SET.value } else { 0 };
-        self.write(Register::Control, control | speed);
-    }
-
-    fn has_ddr50(&mut self) -> bool {
-        self.switchable && self.bus.read(Register::CapabilitiesHigh) & CapabilitiesHigh::DDR50::SET.value != 0
-    }
-
-    fn set_ddr50(&mut self) {
-        self.set_mode(Control2::MODE::Ddr50);
+        let result = self.find_sampling_clock();
+        if result.is_err() {
+            let control2 = self.bus.read(Register::Control2);
+            self.write(Register::Control2, control2 & !(Control2::TUNE::SET + Control2::TUNED::SET).value);
+            self.recover()?;
+        }
+        result
     }
 
     fn signal_1v8(&mut self, power: &mut dyn CardPower) -> Result<(), HostError> {
@@ -856,7 +915,6 @@ impl<B: Bus> Host for Sdhci<B> {
         if self.present().read(Present::DATA_LINES) != 0xf {
             return Err(HostError::Voltage);
         }
-        self.low_voltage = true;
         Ok(())
     }
 

@@ -56,12 +56,14 @@ pub struct CardKind {
     pub stuck_at_1v8: bool,
     /// Has a password.
     pub locked: bool,
-    /// Knows 1.8 V, and which functions of group 1 there: none, SDR25 or DDR50, too.
+    /// Knows 1.8 V, and which functions of group 1 there.
     pub low_voltage: LowVoltage,
     /// Agrees to 1.8 V, but never lets its lines go.
     pub lines_stuck: bool,
     /// Garbles data on both edges of the clock.
     pub poor_at_ddr: bool,
+    /// No sampling clock suits its data.
+    pub untunable: bool,
 }
 
 /// What a card can do at 1.8 V.
@@ -69,7 +71,10 @@ pub struct CardKind {
 pub enum LowVoltage {
     Nothing,
     Sdr25,
+    /// SDR50 and DDR50.
     Ddr50,
+    /// And SDR104.
+    Sdr104,
 }
 
 impl CardKind {
@@ -88,6 +93,7 @@ impl CardKind {
             low_voltage: LowVoltage::Nothing,
             lines_stuck: false,
             poor_at_ddr: false,
+            untunable: false,
         }
     }
     /// One of today's: DDR50 at 1.8 V.
@@ -129,6 +135,15 @@ pub struct Faults {
     /// Transfers by ADMA2 to come that end with the controller's complaint.
     pub adma: u32,
 }
+
+/// SDR50, for [`Model::with_uhs`].
+pub const SDR50: u32 = 1;
+/// SDR104.
+pub const SDR104: u32 = 1 << 1;
+/// DDR50.
+pub const DDR50: u32 = 1 << 2;
+/// SDR50 has to be tuned, too.
+pub const TUNE_SDR50: u32 = 1 << 13;
 
 /// How the controller reaches memory by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,8 +234,11 @@ struct Inner {
     seen: Vec<Seen>,
     supplies: Vec<(bool, u64)>,
     base_hz: u64,
-    /// Whether the controller can do DDR50.
-    ddr50: bool,
+    /// What of UHS-I the controller can do: SDHCI 2.2.26, the low bits of its high word.
+    uhs: u32,
+    /// Blocks that are still to come until the sampling clock is found.
+    tuning: u32,
+    tuned: bool,
     /// Signal level of the slot, and since when.
     level: (Level, u64),
     /// Level that the card takes part at.
@@ -299,7 +317,9 @@ impl Model {
             seen: Vec::new(),
             supplies: Vec::new(),
             base_hz: 100_000_000,
-            ddr50: false,
+            uhs: 0,
+            tuning: 0,
+            tuned: false,
             level: (Level::V33, 0),
             card_level: Level::V33,
             changing: false,
@@ -355,9 +375,9 @@ impl Model {
     pub fn faults<R>(&self, change: impl FnOnce(&mut Faults) -> R) -> R {
         change(&mut self.0.borrow_mut().faults)
     }
-    /// A controller that can do DDR50.
-    pub fn with_ddr50(self) -> Self {
-        self.0.borrow_mut().ddr50 = true;
+    /// A controller that can do this of UHS-I, see [`SDR50`] and its kin.
+    pub fn with_uhs(self, able: u32) -> Self {
+        self.0.borrow_mut().uhs = able;
         self
     }
     /// Lets the controller reach memory.
@@ -490,6 +510,14 @@ impl Inner {
         count * 1_000_000_000 / self.hz.max(1)
     }
 
+    /// Whether data arrive garbled.
+    fn poor(&self) -> bool {
+        let tuned = self.function == 3 || self.function == 2 && self.uhs & TUNE_SDR50 != 0;
+        self.kind.poor_at_50 && self.hz > 25_000_000
+            || self.kind.poor_at_ddr && self.function == 4
+            || tuned && !self.tuned
+    }
+
     fn set_level(&mut self, level: Level) {
         if level != self.level.0 {
             assert_eq!(self.hz, 0, "the signal level changed under a running clock");
@@ -557,8 +585,7 @@ impl Inner {
                         self.events.push((now + 100 * MS, DATA_TIMEOUT));
                         return;
                     }
-                    let poor = self.kind.poor_at_50 && self.hz > 25_000_000
-                        || self.kind.poor_at_ddr && self.function == 4;
+                    let poor = self.poor();
                     if take(&mut self.faults.crc, sector) || poor {
                         sending.stopped = true;
                         self.raise(DATA_CRC);
@@ -581,8 +608,7 @@ impl Inner {
                     }
                 }
             };
-            let poor =
-                self.kind.poor_at_50 && self.hz > 25_000_000 || self.kind.poor_at_ddr && self.function == 4;
+            let poor = self.poor();
             if matches!(sending.source, Source::Bytes(_)) && poor {
                 sending.stopped = true;
                 self.raise(DATA_CRC);
@@ -651,7 +677,7 @@ impl Inner {
                 let lost = self.faults.no_1v8 && self.control2 & 1 << 19 != 0;
                 self.control2 & if lost { !(1 << 19) } else { u32::MAX }
             }
-            Register::CapabilitiesHigh => u32::from(self.ddr50) << 2,
+            Register::CapabilitiesHigh => self.uhs,
             Register::Capabilities => {
                 let adma2 = u32::from(self.memory.reach != Reach::None) << 19;
                 let wide = u32::from(self.memory.reach == Reach::High) << 28;
@@ -720,8 +746,17 @@ impl Inner {
                 self.signal = value;
             }
             Register::Control2 => {
-                assert_eq!(self.hz, 0, "host control 2 written under a running clock");
-                assert_eq!(value & !0x000f_0000, 0, "what nobody needs");
+                const TUNE: u32 = 3 << 22;
+                assert!(
+                    self.hz == 0 || (value ^ self.control2) & !TUNE == 0,
+                    "the timing changed under a running clock"
+                );
+                assert_eq!(value & !(0x000f_0000 | TUNE), 0, "what nobody needs");
+                if value & 1 << 22 != 0 && self.control2 & 1 << 22 == 0 {
+                    assert_eq!(value & 1 << 23, 0, "tuning from scratch");
+                    self.tuning = 20;
+                }
+                self.tuned &= value & 1 << 23 != 0;
                 let low = value & 1 << 19 != 0;
                 assert!(low || value == 0, "a timing of 1.8 V without it");
                 assert_eq!(
@@ -781,6 +816,8 @@ impl Inner {
                 n => self.base_hz / (2 * u64::from(n)),
             };
             let most = match self.state {
+                State::Transfer | State::Data if self.function == 3 => 208_000_000,
+                State::Transfer | State::Data if self.function == 2 => 100_000_000,
                 State::Transfer | State::Data if self.fast => 50_000_000,
                 State::Transfer | State::Data => 25_000_000,
                 _ => 400_000,
@@ -798,6 +835,7 @@ impl Inner {
                 assert_ne!(self.control2 & 1 << 19, 0, "the controller does not know of 1.8 V");
                 (self.changing, self.card_level) = (self.kind.lines_stuck, Level::V18);
             }
+            self.tuned &= self.hz == hz;
             self.hz = hz;
             self.clock_since = self.now;
         }
@@ -834,7 +872,7 @@ impl Inner {
         if data || answer.0 == 3 && index != 12 {
             assert!(!self.data_busy, "{name} while the data lines are busy");
         }
-        let reads = matches!((application, index), (false, 6 | 17 | 18) | (true, 51));
+        let reads = matches!((application, index), (false, 6 | 17 | 18 | 19) | (true, 51));
         assert_eq!(data, reads, "{name}: data present");
         let count = if data { self.block >> 16 } else { 0 };
         if data {
@@ -849,11 +887,24 @@ impl Inner {
                 !self.kind.present || four_bits == self.four_bits,
                 "{name}: host and card disagree on the width"
             );
-            let double = self.control2 >> 16 & 7 == 4;
+            let mode = (self.control2 >> 16 & 7) as u8;
+            let low = self.card_level == Level::V18;
             assert!(
-                !self.kind.present || double == (self.function == 4),
-                "{name}: both edges on one side only"
+                !self.kind.present || !low || mode == self.function,
+                "{name}: timing of controller and card"
             );
+            if index == 19 {
+                assert!(low && self.tuning > 0, "{name} without tuning");
+                assert!(self.control2 & 1 << 22 != 0 && self.block & 0xfff == 64);
+                self.tuning -= 1;
+                if self.tuning == 0 {
+                    self.tuned = !self.kind.untunable;
+                    self.control2 = self.control2 & !(1 << 22) | u32::from(self.tuned) << 23;
+                }
+                self.pieces = None;
+                self.events.push((self.now + self.clocks(300), READABLE));
+                return;
+            }
             self.data_busy = true;
         }
         self.seen.push((index, self.argument, count));
@@ -964,7 +1015,7 @@ impl Inner {
                 assert_eq!(argument & 0x00ff_8000, 0x00ff_8000, "the voltage window");
                 assert!(self.kind.modern || argument >> 30 & 1 == 0, "HCS offered to an old card");
                 assert!(
-                    argument >> 24 & 1 == 0 || self.ddr50,
+                    argument >> 24 & 1 == 0 || self.uhs & 7 != 0,
                     "1.8 V offered by a controller that has nothing to do there"
                 );
                 let first = *self.first_41.get_or_insert(self.now);
@@ -1036,9 +1087,11 @@ impl Inner {
                 let mut report = vec![0; 64];
                 let low =
                     if self.card_level == Level::V18 { self.kind.low_voltage } else { LowVoltage::Nothing };
-                report[13] = 1
-                    | u8::from(self.kind.high_speed || low >= LowVoltage::Sdr25) << 1
-                    | u8::from(low == LowVoltage::Ddr50) << 4;
+                let when = |able: bool, bits: u8| if able { bits } else { 0 };
+                report[13] = when(true, 0b1)
+                    | when(self.kind.high_speed || low >= LowVoltage::Sdr25, 0b10)
+                    | when(low >= LowVoltage::Ddr50, 0b1_0100)
+                    | when(low == LowVoltage::Sdr104, 0b1000);
                 let wanted = (argument & 0xf) as u8;
                 assert_eq!(argument & 0x7fff_fff0, 0x00ff_fff0, "other groups stay");
                 let able = report[13] >> wanted & 1 != 0;
