@@ -58,6 +58,11 @@ impl<'t> Console<'t> {
         Self { terminal, editor: Editor::default(), column_zero: true }
     }
 
+    /// Whether the terminal shows the banner's first line already.
+    pub fn greeted(&self) -> bool {
+        self.terminal.greeted()
+    }
+
     /// Tells the terminal how it is used.
     pub fn open(&mut self) {
         self.terminal.write(MODES);

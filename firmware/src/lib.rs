@@ -28,7 +28,7 @@ use embodios::source::InPlace;
 use embodios::{ByteSource, Pool};
 pub use loader::Mib;
 
-pub use shell::run;
+pub use shell::{Greeting, run};
 
 /// The serial line to the user, as bytes.
 pub trait Terminal {
@@ -41,6 +41,10 @@ pub trait Terminal {
     fn write(&mut self, bytes: &[u8]);
     /// Sleeps until there may be something to read, at most about 10 ms.
     fn wait(&mut self);
+    /// Whether it has been sent the [`Greeting`].
+    fn greeted(&self) -> bool {
+        false
+    }
     /// Bytes that came while the receive ring was full, since the last call.
     fn lost(&mut self) -> u64 {
         0

@@ -51,6 +51,7 @@ fn start(entry: boot::Entry) -> ! {
     platform::open_screen(picture.as_ref().and_then(boot::surface));
     platform::start_interrupts();
     platform::choose_console(handoff.has_argument("console=mini"));
+    platform::greet();
     cpu::unmask_interrupts();
     platform::raise_clocks();
 

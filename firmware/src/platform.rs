@@ -29,8 +29,8 @@ use embodios_bsp::storage::{Buffers, File, StorageError, Volume};
 use embodios_firmware::light::{self, Signal};
 use embodios_firmware::screen::Screen;
 use embodios_firmware::{
-    CoreReport, Counters, FileEntry, Interrupts, Mib, Platform, Region, Stack, Status, Terminal, Waits,
-    memory,
+    CoreReport, Counters, FileEntry, Greeting, Interrupts, Mib, Platform, Region, Stack, Status, Terminal,
+    Waits, memory,
 };
 use spin::Once;
 
@@ -70,6 +70,8 @@ pub fn exit_emulator(code: u32) {
     }
 }
 
+/// The banner has begun.
+static GREETED: AtomicBool = AtomicBool::new(false);
 /// Which UART is the console.
 static CONSOLE: AtomicU8 = AtomicU8::new(NONE);
 /// The display, where there is one.
@@ -217,6 +219,18 @@ pub fn choose_console(mini: bool) {
     }
 }
 
+/// Sends the banner's first line to the console just chosen, and with the first one to the display: whatever goes
+/// wrong from here on is seen to come from a board that runs.
+pub fn greet() {
+    let text = format!("\r\n{Greeting}\r\n");
+    if let Some(console) = console() {
+        let _ = text.bytes().all(|byte| console.write(byte)); // as any text
+    }
+    if !GREETED.swap(true, Ordering::Relaxed) {
+        show(text.as_bytes());
+    }
+}
+
 /// Lets core 0 take interrupts: console and timer.
 pub fn start_interrupts() {
     if let Some(gic) = gic() {
@@ -328,6 +342,10 @@ impl Terminal for Line {
             }
         }
         timer::cancel_wake();
+    }
+
+    fn greeted(&self) -> bool {
+        GREETED.load(Ordering::Relaxed)
     }
 
     fn lost(&mut self) -> u64 {
@@ -908,6 +926,7 @@ impl Platform for Machine {
         let is_mini = CONSOLE.load(Ordering::Acquire) == MINI;
         if mini != is_mini {
             choose_console(mini);
+            greet();
         }
         Ok(())
     }

@@ -81,6 +81,8 @@ fn the_display_shows_what_the_serial_line_says_in_letters_that_can_be_read() {
         assert!(shown.iter().any(|row| row == line), "{line:?} is not on the display: {shown:#?}");
     }
     assert!(shown[1].starts_with("EMBODIOS "), "{shown:#?}");
+    assert!(transcript.trim_start().starts_with(&shown[1]), "{transcript}");
+    assert_eq!(transcript.matches("no operating system").count(), 1, "one banner: {transcript}");
     // More than a screenful: the last lines are there, in order.
     for _ in 0..3 {
         rig.ask("help");

@@ -67,6 +67,10 @@ fn a_fault_on_the_way_to_the_prompt_is_a_long_flash_and_as_many_short_ones_as_th
         let (mut rig, _scratch, socket) = watched(None, &format!("onfault=stop fault={stage}"));
         rig.expect("PANIC on core 0: provoked by the boot argument fault=");
         rig.expect("switch the board off and on");
+        // A console that works begins with the banner, whatever comes then.
+        let first = rig.board.transcript().trim_start().lines().next().unwrap_or_default().to_owned();
+        let expected = if stage == 4 { "EMBODIOS " } else { "PANIC on core 0" };
+        assert!(first.starts_with(expected), "{first}");
         let flashes = rounds(&socket);
         assert_eq!(flashes.len(), 1 + stage, "{flashes:?}");
         let (long, short) = flashes.split_first().unwrap();

@@ -141,6 +141,16 @@ struct Answer {
     interrupts: Option<Interrupts>,
 }
 
+/// The banner's first line. A board sends it to a console as soon as it has one, and says so by
+/// [`Terminal::greeted`]: what may go wrong before the prompt then comes after it.
+pub struct Greeting;
+
+impl fmt::Display for Greeting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EMBODIOS {VERSION}: a language model and no operating system")
+    }
+}
+
 /// From the banner to `off`. Returns only where [`Platform::power_off`] and [`Platform::reboot`] do.
 pub fn run(terminal: &mut dyn Terminal, platform: &mut dyn Platform) {
     let level = level(platform.arguments());
@@ -184,8 +194,10 @@ impl Shell<'_> {
         let status = self.platform.status();
         let level = self.level;
         let boot_ms = self.platform.boot_to_prompt_nanos() / 1_000_000;
-        self.say("");
-        self.say(format_args!("EMBODIOS {VERSION}: a language model and no operating system"));
+        if !self.console.greeted() {
+            self.say("");
+            self.say(Greeting);
+        }
         self.say(format_args!(
             "{}, {} x {}, {}, level {}",
             status.board,
