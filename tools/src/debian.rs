@@ -4,7 +4,7 @@
 //! No mirror is named here: the address, the key and the options are those of the machine's own source. apt checks
 //! the archive's signature and each package's hash, as always.
 
-use crate::project::{Scratch, answers, execute};
+use crate::project::{Scratch, answers};
 use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsString;
 use std::fs;
@@ -88,6 +88,7 @@ impl Apt {
             ("APT::Sandbox::User", "root".as_ref()), // the folder is ours alone
             ("Acquire::Languages", "none".as_ref()),
             ("Acquire::Retries", "2".as_ref()),
+            ("APT::Update::Error-Mode", "any".as_ref()), // a list that can't be had is no success
             ("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false".as_ref()),
         ] {
             let mut option = OsString::from(key);
@@ -96,9 +97,18 @@ impl Apt {
             options.extend(["-o".into(), option]);
         }
         let apt = Self { folder, options };
-        execute(apt.command("apt-get").args(["update", "-qq"]).stdout(Stdio::null()))
+        apt.get(&["update", "-qq"], apt.folder.path())
             .context("Debian's list of packages could not be had: check the network and apt's sources")?;
         Ok(apt)
+    }
+
+    /// Runs apt-get in this folder. What it says is seen; its many options are nothing for a message.
+    fn get(&self, arguments: &[&str], folder: &Path) -> Result<()> {
+        let mut command = self.command("apt-get");
+        command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
+        let status = command.status().context("apt-get could not be started")?;
+        ensure!(status.success(), "`apt-get {}` failed ({status})", arguments.join(" "));
+        Ok(())
     }
 
     fn command(&self, program: &str) -> Command {
@@ -116,16 +126,10 @@ impl Apt {
 
     /// Downloads a package.
     pub fn download(&self, package: &str) -> Result<Package> {
-        // Without -qq apt says how far it is.
         let folder = self.folder.path().join("packages");
         fs::create_dir_all(&folder)?;
-        execute(
-            self.command("apt-get")
-                .current_dir(&folder)
-                .args(["download", "-q", package])
-                .stdout(Stdio::null()),
-        )
-        .with_context(|| format!("the package {package} could not be had"))?;
+        self.get(&["download", "-q", package], &folder)
+            .with_context(|| format!("the package {package} could not be had"))?;
         let is_it = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             name.strip_prefix(package).is_some_and(|rest| rest.starts_with('_') && rest.ends_with(".deb"))
