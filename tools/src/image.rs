@@ -10,6 +10,8 @@ pub use card::{Card, Content, SMALLEST, parse_size, show_size};
 use crate::{build, host, models, project};
 use anyhow::{Context, Result, bail, ensure};
 use card::file_name;
+use embodios::Opened;
+use embodios::gguf::Gguf;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -108,7 +110,11 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     for model in models {
-        card = card.with_model(&crate::models::resolve(model)?)?;
+        let path = crate::models::resolve(model)?;
+        card = card.with_model(&path)?;
+        if let Err(why) = runs(&path) {
+            eprintln!("image: {model} is on the card, but a board will not run it: {why:#}");
+        }
     }
     for file in &args.file {
         let (source, name) = match file.rsplit_once('=') {
@@ -135,6 +141,13 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Whether a board can run a model, as far as its header tells.
+fn runs(model: &Path) -> Result<()> {
+    let source = host::open_file(model)?;
+    let gguf = Gguf::open(&source).map_err(host::said)?;
+    Opened::new(gguf).map(drop).map_err(host::said)
+}
+
 /// Puts the SHA-256 of an image into the file SHA256SUMS beside it, as `sha256sum --check` reads it; other lines stay.
 fn note_sum(image: &Path) -> Result<PathBuf> {
     let sums = image.with_file_name("SHA256SUMS");
@@ -153,6 +166,16 @@ fn note_sum(image: &Path) -> Result<PathBuf> {
 mod tests {
     use super::*;
     use crate::project::Scratch;
+
+    #[test]
+    fn a_file_that_is_no_model_is_told_before_a_board_refuses_it() {
+        let scratch = Scratch::new().unwrap();
+        let path = scratch.path().join("m.gguf");
+        fs::write(&path, embodios::synth::tiny(1, embodios::quant::by_name("Q4_0").unwrap())).unwrap();
+        runs(&path).unwrap();
+        fs::write(&path, "PK").unwrap();
+        assert!(runs(&path).unwrap_err().to_string().contains("not a GGUF file"));
+    }
 
     #[test]
     fn the_sum_of_an_image_replaces_its_old_one_and_leaves_those_of_other_files() {

@@ -195,3 +195,33 @@ fn shards_of_more_than_4_gib_together_keep_their_places() {
         assert_eq!(end, [0, 0, 0, 0, 0, 0, 0, 0xa5], "{}", info.name);
     }
 }
+
+#[test]
+fn any_byte_of_any_header_may_be_wrong_without_a_panic() {
+    let all = card(1, 3);
+    let mut refused = 0;
+    for damaged in 0..all.len() {
+        let gguf = Gguf::open(&Memory(all[damaged].1)).unwrap();
+        for at in 0..gguf.data_offset as usize {
+            let mut bytes = all[damaged].1[..gguf.data_offset as usize].to_vec();
+            bytes[at] ^= 1 << (at % 8);
+            let shard = |name: &str| {
+                let (index, file) = all.iter().enumerate().find(|(_, file)| file.0 == name)?;
+                let header = if index == damaged { bytes.clone() } else { file.1.to_vec() };
+                Some(Vast { header, len: file.1.len() as u64 })
+            };
+            match open(NAME, &mut |name| Ok(shard(name))) {
+                Err(error) => {
+                    assert!(!error.to_string().is_empty());
+                    refused += 1;
+                }
+                Ok(source) => {
+                    let _ = Gguf::open(&*source);
+                    let mut end = [0; 100];
+                    source.read_at(source.len() - 100, &mut end).unwrap();
+                }
+            }
+        }
+    }
+    assert!(refused > 1000, "{refused}");
+}
