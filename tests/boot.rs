@@ -7,6 +7,8 @@
 mod display;
 #[path = "boot/light.rs"]
 mod light;
+#[path = "boot/raspberry_pi_5.rs"]
+mod raspberry_pi_5;
 #[path = "boot/selftest.rs"]
 mod selftest;
 #[path = "../bsp/tests/trees/mod.rs"]

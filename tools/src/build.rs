@@ -55,22 +55,32 @@ pub struct Kernel {
 
 /// Builds the kernel, or finds that it is up to date.
 pub fn kernel() -> Result<Kernel> {
+    compile("embodios-firmware", "kernel8")
+}
+
+/// Builds the Raspberry Pi 5 that tests play on QEMU's virt machine.
+pub fn pi5_model() -> Result<Kernel> {
+    compile("embodios-pi5-model", "pi5-model")
+}
+
+/// Builds a program for the board, and flattens it.
+fn compile(package: &str, name: &str) -> Result<Kernel> {
     let output = Toolchain::for_board()?
         .cargo()
-        .args(["build", "--release", "--package", "embodios-firmware", "--bin", "kernel8"])
+        .args(["build", "--release", "--package", package, "--bin", name])
         .args(["--target", BOARD_TARGET, "--message-format", "json-render-diagnostics"])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .context("cargo could not be started")?;
     if !output.status.success() {
-        bail!("the kernel did not build: see the compiler's messages above");
+        bail!("{name} did not build: see the compiler's messages above");
     }
-    let elf = executable(&String::from_utf8_lossy(&output.stdout), "kernel8")
-        .context("cargo did not say where the kernel is")?;
+    let elf = executable(&String::from_utf8_lossy(&output.stdout), name)
+        .with_context(|| format!("cargo did not say where {name} is"))?;
     let bytes = fs::read(&elf).with_context(|| format!("could not read {}", elf.display()))?;
-    let flat = flatten(&bytes).context("the kernel's ELF file makes no flat image")?;
-    let image = project::target_dir().join("kernel8.img");
+    let flat = flatten(&bytes).with_context(|| format!("the ELF file of {name} makes no flat image"))?;
+    let image = project::target_dir().join(name).with_extension("img");
     write_whole(&image, &flat.bytes)?;
     Ok(Kernel { image, elf, sizes: flat.sizes() })
 }

@@ -1,0 +1,179 @@
+//! The devices of a Raspberry Pi 5 that `virt` does not have, as strict as silicon where we know how it is.
+//!
+//! Addresses: `bcm2712.dtsi`; stepping register, mailbox and watchdog: Circle `include/circle/bcm2712.h`, `bcm2835.h`.
+
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::entry::{self, RAM};
+
+/// `virt`'s PL011, which plays UART10.
+const PL011: u64 = 0x0900_0000;
+
+const UART10: u64 = 0x10_7d00_1000;
+const MAILBOX: u64 = 0x10_7c01_3880;
+const POWER: u64 = 0x10_7d20_0000;
+const PINS: u64 = 0x10_7d51_7c00;
+const STEPPING: u64 = 0x10_0150_4004;
+/// SD host and what stands around it: there is no card, and the controller does nothing.
+const SD: u64 = 0x10_00ff_f000;
+
+/// What the boot loader has set at UART10.
+const DIVISORS: [u32; 2] = [23, 55];
+
+/// A message that VideoCore has for us.
+static MESSAGE: AtomicU32 = AtomicU32::new(0);
+/// Watchdog: RSTC, RSTS, WDOG. The always-on pins: data, direction.
+static RESET: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
+static LEVELS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
+/// How often VideoCore was asked whether it throttles: it does from the third time on.
+static ASKED: AtomicU32 = AtomicU32::new(0);
+
+fn device(address: u64) -> *mut u32 {
+    address as *mut u32
+}
+
+fn say(text: &str) {
+    for byte in text.bytes() {
+        // SAFETY: `virt`'s UART; QEMU takes any number of bytes.
+        unsafe { device(PL011).write_volatile(u32::from(byte)) };
+    }
+}
+
+/// Ends the run with what a board would not have forgiven.
+pub fn refuse(why: &str, value: u64) -> ! {
+    say("\r\nPANIC in the model of a Raspberry Pi 5: ");
+    say(why);
+    say(": 0x");
+    for digit in (0..16).rev() {
+        let digit = (value >> (digit * 4) & 0xf) as u8;
+        let letter = [if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }];
+        say(core::str::from_utf8(&letter).unwrap_or("?"));
+    }
+    say("\r\n");
+    entry::power_off()
+}
+
+/// Which register of a block this is.
+fn within(address: u64, block: u64, bytes: u64) -> Option<u64> {
+    address.checked_sub(block).filter(|offset| *offset < bytes)
+}
+
+/// A load by the guest.
+pub fn read(address: u64) -> u32 {
+    if let Some(offset) = within(address, UART10, 0x200) {
+        return match offset {
+            0x24 => DIVISORS[0],
+            0x28 => DIVISORS[1],
+            // SAFETY: a register of `virt`'s PL011.
+            _ => unsafe { device(PL011 + offset).read_volatile() },
+        };
+    }
+    if let Some(offset) = within(address, MAILBOX, 0x40) {
+        return match offset {
+            0x00 => MESSAGE.swap(0, Relaxed),
+            0x18 => {
+                if MESSAGE.load(Relaxed) == 0 {
+                    1 << 30
+                } else {
+                    0
+                }
+            }
+            0x38 => 0,
+            _ => refuse("the mailbox has no such register to read", address),
+        };
+    }
+    if let Some(offset @ (0x1c | 0x20 | 0x24)) = within(address, POWER, 0x28) {
+        return RESET[(offset as usize - 0x1c) / 4].load(Relaxed);
+    }
+    if let Some(offset @ (4 | 8)) = within(address, PINS, 0x20) {
+        return LEVELS[offset as usize / 4 - 1].load(Relaxed);
+    }
+    if address == STEPPING {
+        return if entry::wishes() & 2 == 0 { 0x2712_00d0 } else { 0x2712_00c1 };
+    }
+    if within(address, SD, 0x600).is_some() {
+        return 0;
+    }
+    refuse("a read where a Raspberry Pi 5 has nothing that this model knows", address)
+}
+
+/// A store by the guest.
+pub fn write(address: u64, value: u32) {
+    if let Some(offset) = within(address, UART10, 0x200) {
+        if matches!(offset, 0x24 | 0x28) {
+            refuse("the divisors that the boot loader left at UART10 were written", value.into());
+        }
+        // SAFETY: a register of `virt`'s PL011.
+        return unsafe { device(PL011 + offset).write_volatile(value) };
+    }
+    if let Some(offset) = within(address, MAILBOX, 0x40) {
+        return match offset {
+            0x20 => answer(value),
+            _ => refuse("the mailbox has no such register to write", address),
+        };
+    }
+    if let Some(offset @ (0x1c | 0x20 | 0x24)) = within(address, POWER, 0x28) {
+        if value >> 24 != 0x5a {
+            refuse("a write to the watchdog without its password", value.into());
+        }
+        RESET[(offset as usize - 0x1c) / 4].store(value & 0x00ff_ffff, Relaxed);
+        if RESET[0].load(Relaxed) & 0x30 == 0x20 && RESET[2].load(Relaxed) != 0 {
+            // The partition to boot from is 63: stop.
+            if RESET[1].load(Relaxed) & 0x555 == 0x555 { entry::power_off() } else { entry::reset() }
+        }
+        return;
+    }
+    if let Some(offset @ (4 | 8)) = within(address, PINS, 0x20) {
+        return LEVELS[offset as usize / 4 - 1].store(value, Relaxed);
+    }
+    if within(address, SD, 0x600).is_some() {
+        return;
+    }
+    refuse("a write where a Raspberry Pi 5 has nothing that this model knows", address)
+}
+
+/// VideoCore, with a subset of the tags: it answers at once, in place.
+fn answer(message: u32) {
+    if message & 0xf != 8 {
+        refuse("only the property channel, 8, is answered", message.into());
+    }
+    if message >> 30 != 3 {
+        refuse("VideoCore sees RAM at 0xc0000000", message.into());
+    }
+    let buffer = RAM + u64::from(message & 0x3fff_fff0);
+    // SAFETY: the guest's RAM in its first GiB, aligned to 16 bytes, of which it has given us as much as it says.
+    let get = |word: u64| unsafe { device(buffer + word * 4).read_volatile() };
+    // SAFETY: as above.
+    let put = |word: u64, value: u32| unsafe { device(buffer + word * 4).write_volatile(value) };
+    let words = u64::from(get(0) / 4);
+    if get(1) != 0 || !(6..=64).contains(&words) {
+        refuse("a request has its length in front, then a zero", message.into());
+    }
+    let mut tag = 2;
+    while tag + 3 <= words && get(tag) != 0 {
+        let (name, room) = (get(tag), u64::from(get(tag + 1) / 4));
+        if tag + 3 + room >= words {
+            refuse("a tag is longer than its request", name.into());
+        }
+        let id = get(tag + 3);
+        let answered = match name {
+            0x1_0002 => Some([0xc0_4170, 0, 4]),
+            0x1_0005 => Some([0, 0x3fc0_0000, 8]),
+            0x3_0002 | 0x3_0004 | 0x3_0047 if id == 3 => Some([3, 2_400_000_000, 8]),
+            0x3_8002 if id == 3 && get(tag + 4) == 2_400_000_000 => Some([3, 2_400_000_000, 8]),
+            0x3_0006 => Some([0, 61_500, 8]),
+            0x3_0046 => Some([if ASKED.fetch_add(1, Relaxed) < 2 { 0 } else { 0x4_0004 }, 0, 4]),
+            _ => None, // untouched, and the whole counts as a success all the same
+        };
+        if let Some([first, second, bytes]) = answered {
+            put(tag + 2, 1 << 31 | bytes);
+            put(tag + 3, first);
+            if bytes == 8 {
+                put(tag + 4, second);
+            }
+        }
+        tag += 3 + room;
+    }
+    put(1, 1 << 31);
+    MESSAGE.store(message, Relaxed);
+}
