@@ -367,6 +367,7 @@ core::arch::global_asm!(
         eret
 
     at_el1:
+        msr     vbar_el1, x1            // until own_stacks: early_vectors
         mov     x0, #3 << 20            // floating point and NEON on
         msr     cpacr_el1, x0
         msr     cntkctl_el1, xzr
@@ -406,6 +407,8 @@ core::arch::global_asm!(
         .endr
     early_fault:
         mrs     x0, CurrentEL
+        cmp     x0, #0x4
+        b.eq    early_dead
         cmp     x0, #0x8
         b.ne    4f
         mrs     x0, spsr_el2            // from EL1: a register of ours that the stub keeps from us (`prefetch`)
@@ -414,10 +417,10 @@ core::arch::global_asm!(
         mrs     x0, elr_el2
         ADDRESS x2, embodios_guarded_start
         cmp     x0, x2
-        b.lo    halt
+        b.lo    early_dead
         ADDRESS x2, embodios_guarded_end
         cmp     x0, x2
-        b.hs    halt
+        b.hs    early_dead
         msr     elr_el2, x2
         eret
     4:  mrs     x0, CurrentEL
@@ -434,10 +437,10 @@ core::arch::global_asm!(
         b.lo    6f
     5:  adr     x2, interrupts_start
         cmp     x0, x2
-        b.lo    halt
+        b.lo    early_dead
         adr     x2, interrupts_end
         cmp     x0, x2
-        b.hs    halt
+        b.hs    early_dead
     6:  mrs     x0, CurrentEL
         cmp     x0, #0xc
         b.eq    3f
@@ -445,6 +448,44 @@ core::arch::global_asm!(
         eret
     3:  msr     elr_el3, x2
         eret
+
+    // Nothing can tell but the light: a Raspberry Pi 4's (GPIO 42: GPFSEL4, GPSET1, GPCLR1) flickers for ever. Other
+    // boards stay dark. At EL1 the MMU may be on, with no device in its map.
+    early_dead:
+        msr     daifset, #0xf
+        mrs     x0, CurrentEL
+        cmp     x0, #0x4
+        b.ne    1f
+        mrs     x0, sctlr_el1
+        bic     x0, x0, #1
+        msr     sctlr_el1, x0
+        isb
+    1:  mrs     x0, midr_el1
+        ubfx    x0, x0, #4, #12
+        mov     x1, #0xd08
+        cmp     x0, x1
+        b.ne    halt
+        movz    x1, #0xfe20, lsl #16
+        ldr     w2, [x1, #0x10]
+        bic     w2, w2, #0x1c0
+        orr     w2, w2, #0x40           // an output
+        str     w2, [x1, #0x10]
+        mov     w3, #0x400
+    2:  str     w3, [x1, #0x20]
+        bl      early_pause
+        str     w3, [x1, #0x2c]
+        bl      early_pause
+        b       2b
+    early_pause:                        // an eighth of a second
+        mrs     x4, cntfrq_el0
+        cbnz    x4, 3f
+        movz    x4, #54000000 >> 16, lsl #16
+    3:  mrs     x5, cntpct_el0
+    4:  mrs     x6, cntpct_el0
+        sub     x6, x6, x5
+        cmp     x6, x4, lsr #3
+        b.lo    4b
+        ret
     "#,
     paint = const PAINT,
     link = const LINK_ADDRESS,

@@ -116,6 +116,16 @@ pub fn last_words(stage: u8) -> impl Iterator<Item = (bool, Duration)> {
         .chain([(false, Duration::from_millis(400))])
 }
 
+/// What the light shows before a stage of the boot where the boot arguments ask for it: as many flashes. Each is a time
+/// and whether it is lit; it ends lit, as a board that starts is.
+pub fn announced(stage: u8) -> impl Iterator<Item = (bool, Duration)> {
+    let flash = [(true, Duration::from_millis(150)), (false, Duration::from_millis(250))];
+    [(false, Duration::from_millis(1000))]
+        .into_iter()
+        .chain(core::iter::repeat_n(flash, stage.into()).flatten())
+        .chain([(false, Duration::from_millis(1000)), (true, Duration::ZERO)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +183,18 @@ mod tests {
             assert!(lit[1..].iter().all(|flash| lit[0] > 3 * flash));
             assert!(steps.iter().map(|step| step.1).sum::<Duration>() < Duration::from_secs(4));
             assert!(!steps.last().unwrap().0);
+        }
+    }
+
+    #[test]
+    fn a_stage_is_announced_by_its_number_between_two_pauses() {
+        for stage in 1..=STAGES + 1 {
+            let steps: Vec<_> = announced(stage).collect();
+            let lit = steps.iter().filter(|(lit, time)| *lit && !time.is_zero()).count();
+            assert_eq!(lit, usize::from(stage));
+            assert_eq!(steps.last(), Some(&(true, Duration::ZERO)), "left lit, as it was found");
+            let gap = steps[1..steps.len() - 2].iter().map(|step| step.1).max().unwrap();
+            assert!(steps[0].1 > 3 * gap);
         }
     }
 

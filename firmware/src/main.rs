@@ -37,7 +37,7 @@ fn start(entry: boot::Entry) -> ! {
     platform::ask_for_memory(&mut handoff);
     panic::stop_after_fault(handoff.has_argument("onfault=stop"));
     platform::allow_semihosting(handoff.has_argument("semihosting"));
-    platform::fall_where_told(&handoff);
+    platform::obey_arguments(&handoff);
     let picture = platform::ask_for_picture(&mut handoff); // it has to be in the memory map
 
     // 2. Memory: everything in its place, with no more rights than it needs.

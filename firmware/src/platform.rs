@@ -370,13 +370,17 @@ static FALL_AT: AtomicU8 = AtomicU8::new(0);
 /// The board was only guessed: nothing else was known when something fell.
 static GUESSED: AtomicBool = AtomicBool::new(false);
 
-/// Has a stage of the boot fall that the boot arguments name.
-pub fn fall_where_told(handoff: &Handoff) {
+/// The light announces each stage of the boot: boot argument `light=stages`.
+static ANNOUNCED: AtomicBool = AtomicBool::new(false);
+
+/// Does what the boot arguments say of the stages of the boot: announce them, have one fall.
+pub fn obey_arguments(handoff: &Handoff) {
+    ANNOUNCED.store(handoff.has_argument("light=stages"), Ordering::Relaxed);
     let told = handoff.arguments.split_ascii_whitespace().find_map(|word| word.strip_prefix("fault="));
     if let Some(number @ 1..) = told.and_then(|number| number.parse().ok()) {
         FALL_AT.store(number, Ordering::Relaxed);
-        stage(STAGE.load(Ordering::Relaxed)); // it may be this one
     }
+    stage(STAGE.load(Ordering::Relaxed)); // it may be this one
 }
 
 /// For last words before the hand-over was read: the board that has cores like these. False if there is none, or
@@ -401,6 +405,12 @@ pub fn stage(number: u8) {
     {
         led.start();
         LIT.store(true, Ordering::Relaxed);
+    }
+    if let (true, Some(Devices { led: Some(led), .. })) = (ANNOUNCED.load(Ordering::Relaxed), devices()) {
+        for (lit, time) in light::announced(number) {
+            led.set(lit);
+            timer::pause(time);
+        }
     }
     if FALL_AT.load(Ordering::Relaxed) == number {
         FALL_AT.store(0, Ordering::Relaxed);

@@ -77,3 +77,62 @@ fn a_fault_on_the_way_to_the_prompt_is_a_long_flash_and_as_many_short_ones_as_th
         assert!(short.iter().all(|short| long > short), "{flashes:?}");
     }
 }
+
+#[test]
+fn each_stage_is_announced_where_the_boot_arguments_ask_for_it() {
+    let (mut rig, _scratch, socket) = watched(None, "light=stages onfault=stop fault=3");
+    // What is seen of each group depends on when we begin to look: the last whole one before the fall is enough.
+    let mut groups = vec![0];
+    let (mut since, mut was) = (Instant::now(), lit(&socket));
+    let end = Instant::now() + SOON;
+    while !rig.board.transcript().contains("switch the board off") && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(8));
+        let _ = rig.board.until("nothing", Duration::ZERO, |_| false); // takes what the board has said
+        let is = lit(&socket);
+        if is != was {
+            match is {
+                true if since.elapsed() > Duration::from_millis(600) => groups.push(1),
+                true => *groups.last_mut().unwrap() += 1,
+                false => {}
+            }
+            (since, was) = (Instant::now(), is);
+        }
+    }
+    // Each group is followed by the light that a starting board shows, which is one more after a pause.
+    assert!(groups.contains(&2) && groups.contains(&3), "{groups:?}");
+    rig.expect("switch the board off");
+}
+
+#[test]
+fn a_fault_before_there_are_words_for_it_is_a_flicker_for_ever() {
+    // Instructions of the entry code: at EL2, at EL1, and at EL1 with the MMU on.
+    for (what, instruction) in [
+        ("msr hcr_el2, x0", 0xd51c_1100_u32),
+        ("msr cntkctl_el1, xzr", 0xd518_e11f),
+        ("cmp w4, #1027", 0x7110_0c9f),
+    ] {
+        let mut image = fs::read(kernel()).unwrap();
+        let places: Vec<usize> =
+            (0..0x1000).step_by(4).filter(|&at| image[at..at + 4] == instruction.to_le_bytes()).collect();
+        let &[at] = &places[..] else { panic!("{what} stands in the entry code once: {places:x?}") };
+        image[at..at + 4].fill(0); // no instruction
+        let scratch = Scratch::new().unwrap();
+        let (broken, socket) = (scratch.path().join("broken.img"), scratch.path().join("monitor"));
+        fs::write(&broken, image).unwrap();
+        let mut rig = Rig::boot_with(None, |mut machine| {
+            machine.kernel = broken;
+            machine.with_monitor(&socket)
+        });
+        let mut changes = 0;
+        let end = Instant::now() + SOON;
+        let mut was = lit(&socket);
+        while changes < 8 {
+            assert!(Instant::now() < end, "{what}: {changes} changes");
+            std::thread::sleep(Duration::from_millis(8));
+            let is = lit(&socket);
+            changes += u32::from(is != was);
+            was = is;
+        }
+        assert!(rig.board.prompt(Duration::from_millis(100)).is_err());
+    }
+}

@@ -123,9 +123,11 @@ pub fn picture_for((width, height): (u32, u32)) -> (u32, u32) {
 
 /// Asks for a picture. Once, before the memory map is made: it has to be in there.
 pub fn request<P: Port>(mailbox: &Mailbox<P>) -> Result<Framebuffer, FramebufferError> {
-    // Firmware that does not count displays may have one all the same.
-    if mailbox.ask(COUNT_DISPLAYS, &[]) == Ok([0]) {
-        return Err(FramebufferError::NoDisplay);
+    match mailbox.ask(COUNT_DISPLAYS, &[]) {
+        Ok([0]) => return Err(FramebufferError::NoDisplay),
+        // Firmware that does not count displays may have one all the same.
+        Ok([_]) | Err(MailboxError::Unanswered { .. }) => {}
+        Err(error) => return Err(error.into()),
     }
     let display = mailbox.ask(DISPLAY_SIZE, &[]).map(|[width, height]| (width, height));
     let (width, height) = picture_for(display.unwrap_or(PLAIN));

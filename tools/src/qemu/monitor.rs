@@ -24,10 +24,15 @@ pub fn screen_dump(socket: &Path, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Gives a command and returns what the monitor said.
+/// Gives a command and returns what the monitor said. QEMU may only just have been started: it is given a while to make
+/// the socket.
 #[cfg(unix)]
 pub fn ask(socket: &Path, command: &str) -> Result<String> {
     use std::io::{Read, Write};
+    let end = std::time::Instant::now() + LIMIT;
+    while !socket.exists() && std::time::Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let mut stream = std::os::unix::net::UnixStream::connect(socket)
         .with_context(|| format!("QEMU's monitor at {} does not answer", socket.display()))?;
     stream.set_read_timeout(Some(LIMIT))?;
