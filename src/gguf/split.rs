@@ -8,7 +8,7 @@
 //! Source: llama.cpp, tools/gguf-split and `llama_split_path`: keys `split.no` (from 0), `split.count`,
 //! `split.tensors.count`; five digits at least in a name, from 1.
 
-use super::{Gguf, GgufError, TensorInfo, writer};
+use super::{Gguf, GgufError, writer};
 use crate::source::{ByteSource, ReadError};
 use alloc::boxed::Box;
 use alloc::format;
@@ -21,6 +21,10 @@ const MAX_SHARDS: u32 = 999;
 
 /// Bytes before the metadata: `usize` of [`Gguf::METADATA_OFFSET`].
 const METADATA_OFFSET: usize = 24;
+
+/// Data lie as far behind a multiple of this as in their shard, so that long reads end where a card's blocks and clusters
+/// do, and its controller can put them into memory by whole cache lines. No card's clusters are longer.
+const CLUSTER: u64 = 64 << 10;
 
 /// The name of a shard, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,11 +152,8 @@ pub fn open<S: ByteSource + 'static>(
         source.ok_or_else(|| SplitError::Missing { name: name.into(), count })
     };
     let Some(shard) = ShardName::parse(name) else { return Ok(Box::new(get(name, 1)?)) };
-    let mut joined = Joined { shards: Vec::new(), header: Vec::new(), pieces: Vec::new(), len: 0 };
-    let mut tensors: Vec<TensorInfo> = Vec::new();
-    let (mut alignment, mut wanted, mut keys, mut metadata_end) = (32, 0, 0, 0);
-    let mut data = Vec::new();
-    let mut end = 0u64;
+    let (mut shards, mut sources) = (Vec::new(), Vec::new());
+    let (mut alignment, mut wanted, mut keys) = (32, 0, 0);
     for number in 1..=shard.count {
         let name = shard.sibling(number);
         let source = get(&name, shard.count)?;
@@ -170,34 +171,15 @@ pub fn open<S: ByteSource + 'static>(
             alignment = u64::from(key("general.alignment")?.unwrap_or(32));
             wanted = u64::from(gguf.metadata.u32("split.tensors.count").map_err(is_bad)?);
             keys = gguf.metadata.iter().count() as u64;
-            metadata_end = gguf.directory_offset;
         }
-        // Offsets from where all data will begin, for now.
-        let start = end.next_multiple_of(alignment);
-        let len = gguf.file_bytes.saturating_sub(gguf.data_offset);
-        tensors.extend(
-            gguf.tensors
-                .into_iter()
-                .map(|info| TensorInfo { offset: info.offset - gguf.data_offset + start, ..info }),
-        );
-        data.push(Piece { start, len, offset: gguf.data_offset, shard: joined.shards.len() });
-        end = start.saturating_add(len);
-        joined.shards.push(source);
+        shards.push(Gguf { metadata: Default::default(), ..gguf });
+        sources.push(source);
     }
-    if tensors.len() as u64 != wanted {
-        let (name, found) = (shard.sibling(1), tensors.len() as u64);
-        return Err(SplitError::Tensors { name, found, wanted });
+    let found = shards.iter().map(|gguf| gguf.tensors.len() as u64).sum();
+    if found != wanted {
+        return Err(SplitError::Tensors { name: shard.sibling(1), found, wanted });
     }
-    joined.header = writer::start(tensors.len() as u64, keys);
-    let start = joined.header.len() as u64;
-    joined.pieces.push(Piece { start, len: metadata_end - Gguf::METADATA_OFFSET, offset: start, shard: 0 });
-    for info in &tensors {
-        writer::put_entry(&mut joined.header, &info.name, &info.shape, info.kind, info.offset);
-    }
-    let behind = (metadata_end + joined.header.len() as u64 - start).next_multiple_of(alignment);
-    joined.pieces.extend(data.into_iter().map(|piece| Piece { start: piece.start + behind, ..piece }));
-    joined.len = end + behind;
-    Ok(Box::new(joined))
+    Ok(Box::new(Joined::new(sources, &shards, keys, alignment)))
 }
 
 /// A stretch of the joined file that is a stretch of a shard.
@@ -218,6 +200,38 @@ struct Joined<S> {
     /// In order; the first is the metadata. Between them is padding, which is zero.
     pieces: Vec<Piece>,
     len: u64,
+}
+
+impl<S> Joined<S> {
+    /// Lays the shards out, of which the first has so many keys. All data are aligned so.
+    fn new(sources: Vec<S>, shards: &[Gguf], keys: u64, alignment: u64) -> Self {
+        let tensors = || shards.iter().flat_map(|gguf| &gguf.tensors);
+        let start = writer::start(tensors().count() as u64, keys);
+        let first = start.len() as u64;
+        let metadata = shards.first().map_or(0, |gguf| gguf.directory_offset - Gguf::METADATA_OFFSET);
+        let mut pieces = Vec::new();
+        pieces.push(Piece { start: first, len: metadata, offset: first, shard: 0 });
+        // The directory is as long whatever the offsets in it are.
+        let mut header = start.clone();
+        tensors().for_each(|info| writer::put_entry(&mut header, &info.name, &info.shape, info.kind, 0));
+        let data = (metadata + header.len() as u64).next_multiple_of(alignment);
+        header = start;
+        let mut end = data;
+        for (shard, gguf) in shards.iter().enumerate() {
+            let offset = gguf.data_offset;
+            // Where it lies in the shard, to the cluster; but for data that are less aligned than the first's.
+            let there = if offset.is_multiple_of(alignment) { offset % CLUSTER } else { 0 };
+            let start = (end - there.min(end)).next_multiple_of(CLUSTER.max(alignment)) + there;
+            let len = gguf.file_bytes.saturating_sub(offset);
+            for info in &gguf.tensors {
+                let place = info.offset - offset + (start - data);
+                writer::put_entry(&mut header, &info.name, &info.shape, info.kind, place);
+            }
+            pieces.push(Piece { start, len, offset, shard });
+            end = start.saturating_add(len);
+        }
+        Self { shards: sources, header, pieces, len: end }
+    }
 }
 
 /// The part of a `buffer` for the bytes from `offset` on that the `len` bytes from `start` on are, and how many of them are
