@@ -63,6 +63,12 @@ fn a_raspberry_pi_5_answers_with_a_model_that_its_boot_loader_brought() {
     assert!(!again.contains("throttled"), "once a change: {again}");
     let memory = rig.answers("mem", "boot loader  0x0000000000-0x0000080000");
     rig.holds(&memory, "boot loader  0x003fc00000-0x0040000000");
+    let selftest = rig.answers("selftest 16", "cores        ok: 4 answered, MIDR 0x414fd0b1");
+    for words in
+        ["timer        ok: ", "kernels      ok: ", "memory       ok: ", "summary      FAILED: card; 4 ok"]
+    {
+        rig.holds(&selftest, words); // the slot is empty
+    }
     rig.answers("set console mini-uart", "no mini-UART");
     rig.answers("set prefetch 1", "Only a Cortex-A72");
     fall(&mut rig, "read 3", "EXCEPTION on core 3");

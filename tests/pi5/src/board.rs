@@ -13,6 +13,9 @@ const UART10: u64 = 0x10_7d00_1000;
 const MAILBOX: u64 = 0x10_7c01_3880;
 const POWER: u64 = 0x10_7d20_0000;
 const PINS: u64 = 0x10_7d51_7c00;
+const SYSTEM_TIMER: u64 = 0x10_7c00_3000;
+/// Pins that are ours: the card slot's 1.8 V and supply, the light. RP1's and the power chip's are among the others.
+const OUR_PINS: u32 = 1 << 3 | 1 << 4 | 1 << 9;
 const STEPPING: u64 = 0x10_0150_4004;
 /// SD host and what stands around it: there is no card, and the controller does nothing.
 const SD: u64 = 0x10_00ff_f000;
@@ -24,7 +27,7 @@ const DIVISORS: [u32; 2] = [23, 55];
 static MESSAGE: AtomicU32 = AtomicU32::new(0);
 /// Watchdog: RSTC, RSTS, WDOG. The always-on pins: data, direction.
 static RESET: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
-static LEVELS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
+static LEVELS: [AtomicU32; 2] = [AtomicU32::new(0x0000_1004), AtomicU32::new(0xffff_eff8)];
 /// How often VideoCore was asked whether it throttles: it does from the third time on.
 static ASKED: AtomicU32 = AtomicU32::new(0);
 
@@ -88,6 +91,9 @@ pub fn read(address: u64) -> u32 {
     if let Some(offset @ (4 | 8)) = within(address, PINS, 0x20) {
         return LEVELS[offset as usize / 4 - 1].load(Relaxed);
     }
+    if let Some(offset @ (4 | 8)) = within(address, SYSTEM_TIMER, 0x1c) {
+        return (entry::micros() >> ((offset - 4) * 8)) as u32;
+    }
     if address == STEPPING {
         return if entry::wishes() & 2 == 0 { 0x2712_00d0 } else { 0x2712_00c1 };
     }
@@ -124,7 +130,11 @@ pub fn write(address: u64, value: u32) {
         return;
     }
     if let Some(offset @ (4 | 8)) = within(address, PINS, 0x20) {
-        return LEVELS[offset as usize / 4 - 1].store(value, Relaxed);
+        let before = LEVELS[offset as usize / 4 - 1].swap(value, Relaxed);
+        if (before ^ value) & !OUR_PINS != 0 {
+            refuse("an always-on pin was changed that is RP1's or the power chip's", value.into());
+        }
+        return;
     }
     if within(address, SD, 0x600).is_some() {
         return;

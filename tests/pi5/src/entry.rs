@@ -201,6 +201,11 @@ pub fn wishes() -> u32 {
     unsafe { (WISHES as *const u32).read_volatile() }
 }
 
+/// The system timer's count: microseconds.
+pub fn micros() -> u64 {
+    read!("cntpct_el0") * 1_000_000 / read!("cntfrq_el0").max(1) // for three days
+}
+
 /// What the guest sees of memory: stage 2.
 fn map() {
     FIRST.set(0, LOW.pointer());
