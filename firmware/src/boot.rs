@@ -16,7 +16,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use embodios::source::InPlace;
-use embodios_bsp::board::{Board, Devices, Release};
+use embodios_bsp::board::{Board, Devices, HeaderUart, Release};
 use embodios_bsp::cpu::mmu::{MapError, Tables};
 use embodios_bsp::cpu::psci::Refused;
 use embodios_bsp::cpu::{self, CORES_MAX, cores, mmu};
@@ -398,7 +398,7 @@ core::arch::global_asm!(
 
     .ltorg
 
-    // Above EL1 only the guarded lines and those of the interrupts' groups may fault; and what EL1 tries in `prefetch`.
+    // Above EL1 only the guarded lines and those of the interrupts' groups may fault; and what EL1 tries in `guarded`.
     .balign 2048
     early_vectors:
         .rept 16
@@ -411,7 +411,7 @@ core::arch::global_asm!(
         b.eq    early_dead
         cmp     x0, #0x8
         b.ne    4f
-        mrs     x0, spsr_el2            // from EL1: a register of ours that the stub keeps from us (`prefetch`)
+        mrs     x0, spsr_el2            // from EL1: a register that the stub keeps from us (`guarded`)
         tst     x0, #0x8                // EL2's own state: the entry code's
         b.ne    4f
         mrs     x0, elr_el2
@@ -641,6 +641,12 @@ pub fn devices(board: &Board) -> Devices {
     }
     // SAFETY: it is the board that the hand-over names, and its peripherals are mapped.
     unsafe { board.devices() }
+}
+
+/// The header's UART where it is behind a bus of its own. After [`devices`].
+pub fn header_uart(board: &Board) -> Option<HeaderUart> {
+    // SAFETY: it is the board that the hand-over names, and its peripherals are mapped.
+    unsafe { board.header_uart() }
 }
 
 /// The memory of a picture that VideoCore shows, to be written. Once, after [`take_memory`] has mapped it.

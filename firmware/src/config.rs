@@ -274,9 +274,11 @@ static KEYS: &[Key] = &[
     Key {
         name: "console",
         alias: "",
-        accepts: "`auto`, `pl011` or `mini-uart`",
+        accepts: "`auto`, `pl011`, `mini-uart` or `rp1` (the header of a Raspberry Pi 5)",
         set: |c, v| match v {
-            "auto" | "pl011" | "mini-uart" => or_word(v, "auto", |v| Some(v.into())).map(|v| c.console = v),
+            "auto" | "pl011" | "mini-uart" | "rp1" => {
+                or_word(v, "auto", |v| Some(v.into())).map(|v| c.console = v)
+            }
             _ => None,
         },
         show: |c| c.console.clone().unwrap_or_else(|| "auto".into()),

@@ -50,7 +50,7 @@ fn start(entry: boot::Entry) -> ! {
     platform::stage(3);
     platform::open_screen(picture.as_ref().and_then(boot::surface));
     platform::start_interrupts();
-    platform::choose_console(handoff.has_argument("console=mini"));
+    platform::choose_console(platform::Port::asked_for(&handoff)); // if not that, another: `report` says so
     platform::greet();
     cpu::unmask_interrupts();
     platform::raise_clocks();

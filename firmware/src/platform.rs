@@ -12,15 +12,16 @@ use core::time::Duration;
 
 use embodios::source::InPlace;
 use embodios::{ByteSource, Pool, ReadError};
-use embodios_bsp::board::{Board, Devices, Revision};
+use embodios_bsp::board::{Board, Devices, HeaderUart, Revision};
 use embodios_bsp::cpu::cores::Team;
 use embodios_bsp::cpu::pmu::Pmu;
 use embodios_bsp::cpu::psci::Psci;
-use embodios_bsp::cpu::{self, exception, prefetch, timer};
+use embodios_bsp::cpu::{self, exception, guarded, prefetch, timer};
 use embodios_bsp::drivers::framebuffer::{self, Framebuffer, FramebufferError, Surface};
 use embodios_bsp::drivers::gic::Gic;
 use embodios_bsp::drivers::mailbox::{self, Clock, ExpanderPin, Mailbox};
 use embodios_bsp::drivers::pci;
+use embodios_bsp::drivers::pl011::Registers;
 use embodios_bsp::drivers::sd_card::{Capacity, CardError, SdCard, Timing, Width};
 use embodios_bsp::drivers::sdhci::{self, AlwaysOn, CardPower, Mmio, Sdhci, Unsupported, Window};
 use embodios_bsp::drivers::{self, Ring, Serial};
@@ -46,6 +47,11 @@ const BAUD: u32 = 115_200;
 const CORE_CLOCK: u32 = 500_000_000;
 /// A fault that is survived: one in the lines that try a register which a core need not have.
 const GUARDED: &str = "guarded";
+/// Why the header's UART can't be the console.
+const NO_HEADER_UART: &str = "No UART answers behind RP1, a Raspberry Pi 5's: put `enable_rp1_uart=1` and `pciex4_reset=0` \
+                              into config.txt. The console is the pl011.";
+/// Longest sleep at the prompt where the receiver has to be looked at: at 115200 baud its 32 bytes take 2.8 ms.
+const SHORT_NAP: Duration = Duration::from_millis(2);
 /// Longest sleep at the prompt.
 const NAP: Duration = Duration::from_millis(10);
 
@@ -100,6 +106,7 @@ impl Taken {
 const NONE: u8 = 0;
 const PL011: u8 = 1;
 const MINI: u8 = 2;
+const HEADER: u8 = 3;
 
 /// Read-ahead of the card: its tables, and file data. At 25 MB/s half a megabyte takes 20 ms, a command 0.1 ms.
 const TABLE_BUFFER: usize = 64 << 10;
@@ -152,6 +159,7 @@ pub fn console() -> Option<&'static dyn Serial> {
     match CONSOLE.load(Ordering::Acquire) {
         PL011 => Some(devices.pl011),
         MINI => devices.mini_uart.map(|mini| mini as &dyn Serial),
+        HEADER => header_uart().map(|uart| uart as &dyn Serial),
         _ => None,
     }
 }
@@ -187,21 +195,58 @@ pub fn last_resort() -> &'static dyn Serial {
     }
 }
 
-/// Makes one of the two the console; where there is no mini-UART, the PL011. The other falls silent.
-pub fn choose_console(mini: bool) {
-    let Some((board, devices, _)) = DEVICES.get() else { return };
+/// A serial port that can be the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// The PL011: on the header of a Raspberry Pi 4, the debug port of a Pi 5.
+    Pl011,
+    /// The mini-UART, on the same pins of a Raspberry Pi 4.
+    Mini,
+    /// The UART on the header of a Raspberry Pi 5, behind RP1.
+    Header,
+}
+
+impl Port {
+    /// The one that the boot arguments ask for.
+    pub fn asked_for(handoff: &Handoff) -> Self {
+        match () {
+            () if handoff.has_argument("console=mini") => Self::Mini,
+            () if handoff.has_argument("console=rp1") => Self::Header,
+            () => Self::Pl011,
+        }
+    }
+}
+
+/// The header's UART behind RP1, looked for once, when it is asked for.
+fn header_uart() -> Option<&'static Registers> {
+    static FOUND: Once<Option<HeaderUart>> = Once::new();
+    let (board, ..) = DEVICES.get()?;
+    FOUND.call_once(|| boot::header_uart(board)).map(|found| found.0)
+}
+
+/// Makes a port the console; where there is none such, the PL011, and false is returned. The others fall silent.
+pub fn choose_console(port: Port) -> bool {
+    let Some((board, devices, _)) = DEVICES.get() else { return false };
     if let Some(before) = console() {
         before.flush();
         before.notify(false);
     }
     CONSOLE.store(NONE, Ordering::Release);
-    let (which, interrupt) = match (devices.mini_uart, board.mini_uart) {
-        (Some(uart), Some((_, interrupt))) if mini => {
+    let (which, interrupt) = match (port, devices.mini_uart, board.mini_uart) {
+        (Port::Mini, Some(uart), Some((_, interrupt))) => {
             if let Some(pins) = devices.gpio {
                 pins.route_mini_uart_to_header();
             }
             uart.start(clock(Clock::Core).unwrap_or(CORE_CLOCK), BAUD);
-            (MINI, interrupt)
+            (MINI, Some(interrupt))
+        }
+        (Port::Header, ..)
+            if header_uart().is_some_and(|uart| {
+                uart.start(None); // at the boot loader's speed
+                true
+            }) =>
+        {
+            (HEADER, None) // its interrupt is a message over PCIe: it is looked at instead
         }
         _ => {
             if let Some(pins) = devices.gpio {
@@ -209,14 +254,20 @@ pub fn choose_console(mini: bool) {
             }
             let speed = board.pl011_clock.map(|usual| (clock(Clock::Uart).unwrap_or(usual), BAUD));
             devices.pl011.start(speed);
-            (PL011, devices.pl011_interrupt)
+            (PL011, Some(devices.pl011_interrupt))
         }
     };
     CONSOLE.store(which, Ordering::Release);
-    if let (Some(gic), Some(console)) = (gic(), console()) {
+    if let (Some(gic), Some(console), Some(interrupt)) = (gic(), console(), interrupt) {
         gic.enable(interrupt);
         console.notify(true);
     }
+    let chosen = match which {
+        MINI => Port::Mini,
+        HEADER => Port::Header,
+        _ => Port::Pl011,
+    };
+    chosen == port
 }
 
 /// Sends the banner's first line to the console just chosen, and with the first one to the display: whatever goes
@@ -303,10 +354,15 @@ fn receive() {
     }
 }
 
-/// Looks at the receiver as long as it has never interrupted us: should that interrupt be another than we think, which no
-/// emulator can tell, the console works all the same, if not for pasting.
+/// Whether the receiver has to be looked at: one behind RP1, and one that has never interrupted us. Should that interrupt
+/// be another than we think, which no emulator can tell, the console works all the same.
+fn is_looked_at() -> bool {
+    CONSOLE.load(Ordering::Relaxed) == HEADER || INTERRUPTS[0].console.load(Ordering::Relaxed) == 0
+}
+
+/// Looks at the receiver, if that has to be.
 fn look_for_input() {
-    if INTERRUPTS[0].console.load(Ordering::Relaxed) == 0 {
+    if is_looked_at() {
         let _masked = cpu::Masked::new();
         receive();
     }
@@ -337,7 +393,7 @@ impl Terminal for Line {
             // Masked, so that a byte that comes after the look still ends the sleep.
             let _masked = cpu::Masked::new();
             if RECEIVED.is_empty() {
-                timer::wake_after(NAP);
+                timer::wake_after(if is_looked_at() { SHORT_NAP } else { NAP });
                 cpu::wait_for_interrupt();
             }
         }
@@ -925,17 +981,20 @@ impl Platform for Machine {
     }
 
     fn set_console(&mut self, name: &str) -> Result<(), String> {
-        let mini = match name {
-            "pl011" => false,
-            "mini-uart" | "mini" => true,
-            _ => return Err(String::from("The consoles are pl011 and mini-uart.")),
+        let (port, which) = match name {
+            "pl011" | "auto" => (Port::Pl011, PL011),
+            "mini-uart" | "mini" => (Port::Mini, MINI),
+            "rp1" => (Port::Header, HEADER),
+            _ => return Err(String::from("The consoles are pl011, mini-uart and rp1.")),
         };
-        if mini && devices().is_none_or(|devices| devices.mini_uart.is_none()) {
+        if port == Port::Mini && devices().is_none_or(|devices| devices.mini_uart.is_none()) {
             return Err(String::from("This board has no mini-UART: the console is the pl011."));
         }
-        let is_mini = CONSOLE.load(Ordering::Acquire) == MINI;
-        if mini != is_mini {
-            choose_console(mini);
+        if port == Port::Header && header_uart().is_none() {
+            return Err(String::from(NO_HEADER_UART));
+        }
+        if CONSOLE.load(Ordering::Acquire) != which {
+            choose_console(port);
             greet();
         }
         Ok(())
@@ -970,7 +1029,7 @@ impl Platform for Machine {
         TEAM.run(&|worker| {
             if worker == core {
                 if kind == GUARDED {
-                    survived.store(prefetch::trap_on_purpose(), Ordering::Relaxed);
+                    survived.store(guarded::trap_on_purpose(), Ordering::Relaxed);
                     return;
                 }
                 assert!(kind != "panic", "provoked by the command `fault panic`");
@@ -1009,6 +1068,9 @@ impl Platform for Machine {
 /// What the boot loader and the cores left to say, before the banner.
 pub fn report(handoff: &Handoff, layout: &Layout, here: &[bool], wanted: usize) {
     let say = |text: String| Line.write(text.as_bytes());
+    if Port::asked_for(handoff) == Port::Header && header_uart().is_none() {
+        say(format!("{NO_HEADER_UART}\r\n"));
+    }
     for (core, _) in here.iter().enumerate().take(wanted).filter(|(_, here)| !**here) {
         say(format!("Core {core} did not start: going on with {}.\r\n", TEAM.width()));
     }

@@ -15,14 +15,16 @@ const DISK: u64 = 0x3000_0000;
 const WISHES: u64 = 0x7fff_0000;
 const NO_TREE: u32 = 1;
 const STEPPING_C1: u32 = 2;
+const CABLE_AT_THE_HEADER: u32 = 4;
+const RP1_CLOSED: u32 = 8;
 
 /// A Raspberry Pi 5 with 4 GiB, with this model brought by its boot loader, if any.
-fn pi5(model: &[u8], wishes: u32) -> Rig {
+fn pi5(model: &[u8], arguments: &str, wishes: u32) -> Rig {
     static PLAYED: OnceLock<build::Kernel> = OnceLock::new();
     let played = PLAYED.get_or_init(|| build::pi5_model().unwrap_or_else(|error| panic!("{error:#}")));
     let scratch = Scratch::new().expect("a folder for the model");
     let initrd = (!model.is_empty()).then(|| DISK..DISK + model.len() as u64);
-    let tree = trees::pi5(&Wanted { gib: 4, initrd, ..Wanted::default() }).blob();
+    let tree = trees::pi5(&Wanted { gib: 4, arguments, initrd }).blob();
     let mut options = vec!["-M".to_owned(), "virtualization=on".to_owned()];
     for (name, bytes, at) in [
         ("kernel8.img", fs::read(kernel()).unwrap(), RAM + 0x8_0000),
@@ -47,7 +49,7 @@ fn pi5(model: &[u8], wishes: u32) -> Rig {
 fn a_raspberry_pi_5_answers_with_a_model_that_its_boot_loader_brought() {
     let model = tiny("Q4_K");
     let digest = Here::new(model.clone()).digest("hello");
-    let mut rig = pi5(&model, 0);
+    let mut rig = pi5(&model, "", 0);
     let banner = rig.prompt();
     rig.holds(&banner, "Raspberry Pi 5 Model B Rev 1.0, 4 x Cortex-A76, 4096 MiB, level dotprod");
     rig.holds(&banner, "tiny is loaded");
@@ -79,11 +81,32 @@ fn a_raspberry_pi_5_answers_with_a_model_that_its_boot_loader_brought() {
 #[test]
 fn a_raspberry_pi_5_without_a_device_tree_is_known_by_its_cores_and_asks_videocore() {
     for stepping in [0, STEPPING_C1] {
-        let mut rig = pi5(&[], NO_TREE | stepping);
+        let mut rig = pi5(&[], "", NO_TREE | stepping);
         let banner = rig.prompt();
         rig.holds(&banner, "Raspberry Pi 5, 4 x Cortex-A76, 1020 MiB, level dotprod");
         rig.answers("hello", "No model is loaded");
         rig.board.type_line("off");
         assert!(rig.exit().success());
     }
+}
+
+#[test]
+fn the_header_of_a_raspberry_pi_5_is_the_console_where_that_is_asked_for_and_rp1_is_open() {
+    // Nobody hears the debug port: what is read here came through RP1.
+    let mut rig = pi5(&tiny("Q4_0"), "console=rp1", CABLE_AT_THE_HEADER);
+    let banner = rig.prompt();
+    rig.holds(&banner, "tiny is loaded");
+    let long =
+        "tokens a paste that is longer than the receiver's bytes, which is looked at every other millisecond";
+    rig.answers(long, "tokens");
+    fall(&mut rig, "read 1", "EXCEPTION on core 1");
+    // Closed, the debug port goes on and says what to do.
+    let mut rig = pi5(&[], "console=rp1", RP1_CLOSED);
+    let banner = rig.prompt();
+    rig.holds(&banner, "No UART answers behind RP1");
+    rig.answers("set console rp1", "`enable_rp1_uart=1` and `pciex4_reset=0`");
+    // On other boards there is none to be looked for.
+    let mut rig = Rig::boot_with(None, |machine| machine);
+    rig.prompt();
+    rig.answers("set console rp1", "No UART answers behind RP1");
 }

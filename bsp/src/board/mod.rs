@@ -13,6 +13,7 @@ use core::ops::Range;
 use tock_registers::interfaces::Readable;
 use tock_registers::registers::ReadOnly;
 
+use crate::cpu::guarded;
 use crate::cpu::psci::Psci;
 use crate::drivers::{gic, gpio, led, mailbox, mini_uart, pci, pl011, power, sd_slot, sdhci, system_timer};
 use crate::handoff::Handoff;
@@ -68,6 +69,8 @@ pub struct Board {
     /// What the PL011 runs on where no VideoCore says, in hertz. None where the speed that the boot loader has set
     /// has to stay.
     pub pl011_clock: Option<u32>,
+    /// Where a PL011 on the header may be that a boot loader leaves ready behind a bus of its own: the first that answers.
+    pub header_uart: &'static [u64],
     /// Where the chip tells its stepping, if something hangs on it.
     pub stepping: Option<Stepping>,
     /// Auxiliary block with the mini-UART, and its interrupt.
@@ -129,6 +132,15 @@ pub struct Devices {
     pub pci: Option<(&'static pci::Bus, &'static sdhci::Registers, u32)>,
 }
 
+/// A PL011 that was looked for and found.
+#[derive(Clone, Copy)]
+pub struct HeaderUart(pub &'static pl011::Registers);
+
+// SAFETY: as for `Devices`, below.
+unsafe impl Sync for HeaderUart {}
+// SAFETY: as above.
+unsafe impl Send for HeaderUart {}
+
 // SAFETY: registers may be read and written from any core; the bus orders what reaches one device. Drivers that
 // need several accesses to belong together are used by one core (the console's reader, the card's host).
 unsafe impl Sync for Devices {}
@@ -174,6 +186,19 @@ impl Board {
             }
             (Start::Firmware(_), None) => Release::Nothing,
         }
+    }
+
+    /// The header's PL011, where it is behind a bus of its own and the boot loader has left that open.
+    ///
+    /// # Safety
+    /// It must be the board we are on, with [`Board::peripherals`] mapped as device memory.
+    pub unsafe fn header_uart(&self) -> Option<HeaderUart> {
+        // SAFETY: the addresses are those of identification registers, if anything is there: they may be read.
+        let read = |address: u64| unsafe { guarded::load(address as usize) };
+        let address =
+            self.header_uart.iter().find(|&&address| pl011::is_one(|offset| read(address + offset)))?;
+        // SAFETY: what is there says that it is a PL011.
+        Some(HeaderUart(unsafe { &*(*address as *const pl011::Registers) }))
     }
 
     /// The PL011's interrupt on a chip whose stepping register reads so.

@@ -18,6 +18,7 @@ pub const BOARD: Board = Board {
     pl011: (0xfe20_1000, 153),
     pl011_clock: Some(48_000_000), // the boot loader's `init_uart_clock`
     stepping: None,
+    header_uart: &[],
     mini_uart: Some((0xfe21_5000, 125)),
     gpio: Some(0xfe20_0000),
     led: Some(Pin { always_on: None, number: 42, high: true }),

@@ -2,8 +2,8 @@
 //!
 //! An interrupt saves what Rust may change and calls the handler that [`install`] named. Everything else is
 //! a fault: the core moves to its own fault stack (the one it ran on may be what broke), keeps all registers
-//! in a [`Frame`] and calls the fault handler, which prints and does not return. Only in the few guarded lines of
-//! `prefetch`, which try a register that a core need not have, a fault leads on to their end.
+//! in a [`Frame`] and calls the fault handler, which prints and does not return. Only in the few lines of
+//! `guarded`, which try a register that need not be there, a fault leads on to their end.
 //!
 //! Source: Arm DDI 0487, D1.10 (vectors), D17.2.37 (ESR_EL1).
 #![allow(unsafe_code)] // vectors are assembly; the handlers it calls are told a raw frame

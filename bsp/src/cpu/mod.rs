@@ -6,6 +6,7 @@
 
 pub mod cores;
 pub mod exception;
+pub mod guarded;
 pub mod mmu;
 pub mod pmu;
 pub mod prefetch;

@@ -3,12 +3,13 @@
 //! The boot stub of a Raspberry Pi 4 leaves both distances at their lowest (it overwrites CPUECTLR_EL1 with SMPEN alone),
 //! and allows the levels below it to change them. Which setting is best nobody has measured, so it is an option. The
 //! register is not architecture: a core that has another, or a stub that forbids it, traps; a trap that comes to us is
-//! caught ([`super::exception`], guarded lines), and the setting is not made. One that a foreign stub takes at EL3 we
+//! caught ([`super::guarded`]), and the setting is not made. One that a foreign stub takes at EL3 we
 //! can't catch: that is why nothing is written unless it is asked for.
 //!
 //! Source: Cortex-A72 TRM (100095) 4.3.67, CPUECTLR_EL1: bits 36:35 distance of L2 instruction prefetch (0 off, 3 after a
 //! reset), 33:32 of L2 load prefetch.
-#![allow(unsafe_code)] // a system register is written by an instruction
+
+use super::guarded;
 
 /// The longest distance there is.
 pub const LONGEST: u8 = 3;
@@ -48,84 +49,12 @@ pub fn set(distance: u8) -> Result<(), Refused> {
         return Err(Refused::OtherProcessor);
     }
     let wanted = fields(distance);
-    match write_extended_control(DISTANCES, wanted) {
+    match guarded::write_extended_control(DISTANCES, wanted) {
         None => Err(Refused::Trapped),
         Some(now) if now & DISTANCES != wanted => Err(Refused::Unchanged),
         Some(_) => Ok(()),
     }
 }
-
-/// Clears and sets bits of CPUECTLR_EL1 and gives what it then reads; none if the access trapped.
-fn write_extended_control(clear: u64, set: u64) -> Option<u64> {
-    #[cfg(target_os = "none")]
-    {
-        let (now, done): (u64, u64);
-        // SAFETY: the caller is on a Cortex-A72, where the bits that change are a matter of speed alone; the function
-        // uses no stack and only the registers named, and a fault in it leads to its end.
-        unsafe {
-            core::arch::asm!(
-                "bl embodios_guarded_control",
-                inout("x0") clear => now, inout("x1") set => done, out("x2") _, out("x3") _, out("x30") _,
-                options(nostack),
-            );
-        }
-        (done == 1).then_some(now)
-    }
-    #[cfg(not(target_os = "none"))]
-    {
-        let _ = (clear, set);
-        None
-    }
-}
-
-/// Executes an undefined instruction where one is allowed for. Returns whether it was caught.
-pub fn trap_on_purpose() -> bool {
-    #[cfg(target_os = "none")]
-    {
-        let done: u64;
-        // SAFETY: as above; the instruction is undefined, and that is caught.
-        unsafe {
-            core::arch::asm!(
-                "bl embodios_guarded_undefined",
-                out("x0") _, out("x1") done, out("x2") _, out("x3") _, out("x30") _,
-                options(nostack),
-            );
-        }
-        done == 0
-    }
-    #[cfg(not(target_os = "none"))]
-    true
-}
-
-// Between the two labels a fault is a result: `exception` goes on at the second. x1 is 0 until all was done.
-#[cfg(target_os = "none")]
-core::arch::global_asm!(
-    r#"
-    .section .text.guarded, "ax"
-    .global embodios_guarded_start
-    .global embodios_guarded_end
-    .global embodios_guarded_control
-    .global embodios_guarded_undefined
-    embodios_guarded_control:
-        mov     x2, x1
-        mov     x1, xzr
-    embodios_guarded_start:
-        mrs     x3, S3_1_C15_C2_1
-        bic     x3, x3, x0
-        orr     x3, x3, x2
-        msr     S3_1_C15_C2_1, x3
-        isb
-        mrs     x0, S3_1_C15_C2_1
-        mov     x1, #1
-        ret
-    embodios_guarded_undefined:
-        mov     x1, xzr
-        udf     #0
-        mov     x1, #1
-    embodios_guarded_end:
-        ret
-    "#
-);
 
 #[cfg(test)]
 mod tests {

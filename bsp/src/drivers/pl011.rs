@@ -77,6 +77,12 @@ fn divisor(clock_hz: u32, baud: u32) -> (u32, u32) {
     (kept / 64, kept % 64)
 }
 
+/// Whether what is read at these offsets is a PL011's identification: UARTPeriphID0 and 1, 3.3.15, the part's number 011
+/// and the first digit of the designer's, 41. An empty bus reads as ones, or as 0xdeaddead.
+pub fn is_one(read: impl Fn(u64) -> Option<u32>) -> bool {
+    read(0xfe0) == Some(0x11) && read(0xfe4) == Some(0x10)
+}
+
 impl Registers {
     /// Sets it up from any state, receiving without interrupts: those come with [`Serial::notify`]. Without a speed
     /// (clock in hertz, baud) it keeps its own.
@@ -176,6 +182,21 @@ mod tests {
         uart.start(None);
         assert_eq!((uart.divisor.get(), uart.fraction.get()), (23, 55));
         assert_eq!((uart.line.get(), uart.control.get()), (0x70, 0x301));
+    }
+
+    #[test]
+    fn a_pl011_is_known_by_its_number_and_nothing_else_is_taken_for_one() {
+        let numbers = |first: Option<u32>, second: Option<u32>| {
+            is_one(|offset| match offset {
+                0xfe0 => first,
+                0xfe4 => second,
+                _ => panic!("{offset:#x} is not for asking"),
+            })
+        };
+        assert!(numbers(Some(0x11), Some(0x10)));
+        for other in [None, Some(0), Some(u32::MAX), Some(0xdead_dead), Some(0xdead_0011)] {
+            assert!(!numbers(other, Some(0x10)) && !numbers(Some(0x11), other), "{other:x?}");
+        }
     }
 
     #[test]
