@@ -10,7 +10,7 @@ use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions,
 use fscommon::{BufStream, StreamSlice};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Smallest card: FAT32 needs 65,525 clusters, and QEMU a power of two.
@@ -204,6 +204,7 @@ impl Card {
             .bytes_per_cluster(cluster_bytes(size))
             .volume_label(*b"EMBODIOS   ");
         fatfs::format_volume(&mut volume, options)?;
+        complete(&mut volume, start)?;
         let volume = FileSystem::new(volume, FsOptions::new().time_provider(&OneDate))?;
         if volume.fat_type() != FatType::Fat32 {
             bail!("the file system came out too small for FAT32");
@@ -249,6 +250,34 @@ fn cluster_bytes(size: u64) -> u32 {
         16384..32768 => 16384,
         _ => 32768,
     }
+}
+
+/// Writes what the formatter leaves out of an empty FAT32 volume: how many sectors are before it, in both boot sectors, and
+/// how many clusters are free, which is kept up to date from then on.
+///
+/// Source: Microsoft, "FAT: General Overview of On-Disk Format" 1.03 (BPB_HiddSec, BPB_BkBootSec, FSI_Free_Count).
+fn complete(volume: &mut (impl Read + Write + Seek), start: u64) -> Result<()> {
+    const HIDDEN_SECTORS: u64 = 28;
+    const BACKUP: u64 = 6;
+    const FREE_CLUSTERS: u64 = SECTOR + 488;
+    let mut boot = [0; SECTOR as usize];
+    volume.seek(SeekFrom::Start(0))?;
+    volume.read_exact(&mut boot)?;
+    let word = |at: usize| u32::from_le_bytes([boot[at], boot[at + 1], boot[at + 2], boot[at + 3]]);
+    let (reserved, tables) = (u32::from(u16::from_le_bytes([boot[14], boot[15]])), u32::from(boot[16]));
+    let data = word(32) - reserved - tables * word(36);
+    let clusters = data / u32::from(boot[13]);
+    let hidden = u32::try_from(start)?;
+    for (place, value) in [
+        (HIDDEN_SECTORS, hidden),
+        (BACKUP * SECTOR + HIDDEN_SECTORS, hidden),
+        (FREE_CLUSTERS, clusters - 1), // the root directory has one
+    ] {
+        volume.seek(SeekFrom::Start(place))?;
+        volume.write_all(&value.to_le_bytes())?;
+    }
+    volume.seek(SeekFrom::Start(0))?;
+    Ok(())
 }
 
 fn write_partition_table(file: &mut File, size: u64) -> Result<()> {
@@ -326,7 +355,6 @@ pub fn show_size(bytes: u64) -> String {
 mod tests {
     use super::*;
     use crate::project::Scratch;
-    use std::io::{Seek, SeekFrom};
 
     fn read_back(path: &Path, start: u64, name: &str) -> Vec<u8> {
         let file = OpenOptions::new().read(true).write(true).open(path).unwrap();

@@ -74,6 +74,7 @@ fn inspected(boards: &[Board], size: Option<u64>) -> String {
     let partition = scratch.path().join("partition");
     copy_partition(&path, &partition);
     let fsck = ask("fsck.vfat", &["-n", "-v", partition.to_str().unwrap()]);
+    assert!(fsck.contains("2048 hidden sectors") && !fsck.contains("uninitialized"), "{fsck}");
     assert!(!fsck.contains("differ") && !fsck.to_lowercase().contains("dirty"), "{fsck}");
 
     let volume = format!("{image}@@{START}");
