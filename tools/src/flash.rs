@@ -22,9 +22,9 @@ const SYNC: u64 = 32 << 20;
 /// --force is given. Linux only.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The card's device, as `lsblk` names it: /dev/sdb, /dev/mmcblk0
+    /// The card's device: /dev/sdb, /dev/mmcblk0. Without it, those that can be written are listed
     #[arg(value_name = "DEVICE")]
-    device: PathBuf,
+    device: Option<PathBuf>,
     /// The image [default: target/card.img]
     #[arg(value_name = "IMAGE")]
     image: Option<PathBuf>,
@@ -41,12 +41,17 @@ pub fn run(args: &Args) -> Result<()> {
     if !cfg!(target_os = "linux") {
         bail!("flash knows the devices of Linux only: write the image with your system's own tool");
     }
+    let Some(device) = &args.device else {
+        let cards: String = Machine::here().cards().iter().map(|card| format!("\n  {card}")).collect();
+        let cards = if cards.is_empty() { " none; put a card into its reader".to_owned() } else { cards };
+        bail!("name the device to write to. Cards and sticks that nothing uses:{cards}")
+    };
     let path = args.image.clone().unwrap_or_else(|| project::target_dir().join("card.img"));
     let mut image = File::open(&path)
         .with_context(|| format!("could not open {}: make it with `cargo embodi image`", path.display()))?;
     let bytes = image.metadata()?.len();
     ensure!(bytes > 0, "{} is empty", path.display());
-    let target = Machine::here().look(&args.device)?;
+    let target = Machine::here().look(device)?;
     target.admit(bytes, args.force)?;
     check_sum(&path)?;
     eprintln!(
@@ -61,9 +66,9 @@ pub fn run(args: &Args) -> Result<()> {
         ensure!(matches!(answer.trim(), "y" | "Y" | "yes"), "nothing was written");
     }
     write(&mut image, &target, args.force, bytes)
-        .with_context(|| format!("could not write {}", args.device.display()))?;
-    verify(&mut image, &args.device, bytes)?;
-    println!("{}: {} written and read back, all as in the image", args.device.display(), show_size(bytes));
+        .with_context(|| format!("could not write {}", device.display()))?;
+    verify(&mut image, device, bytes)?;
+    println!("{}: {} written and read back, all as in the image", device.display(), show_size(bytes));
     Ok(())
 }
 
@@ -174,7 +179,7 @@ mod tests {
     use crate::project::Scratch;
 
     fn args(device: &Path, image: &Path, force: bool) -> Args {
-        Args { device: device.into(), image: Some(image.into()), force, yes: true }
+        Args { device: Some(device.into()), image: Some(image.into()), force, yes: true }
     }
 
     #[test]

@@ -84,6 +84,20 @@ impl Machine {
         }
     }
 
+    /// Disks that could be written without `--force`.
+    pub fn cards(&self) -> Vec<Target> {
+        let disks = fs::read_dir(self.sys.join("block")).into_iter().flatten().flatten();
+        let mut cards: Vec<Target> = disks
+            .filter_map(|disk| {
+                let numbers = fs::read_to_string(disk.path().join("dev")).ok()?;
+                self.block_device(&Path::new("/dev").join(disk.file_name()), numbers.trim()).ok()
+            })
+            .filter(|target| target.admit(0, false).is_ok())
+            .collect();
+        cards.sort_by(|one, other| one.path.cmp(&other.path));
+        cards
+    }
+
     /// Looks at the block device with these numbers, "8:16".
     fn block_device(&self, path: &Path, numbers: &str) -> Result<Target> {
         let folder = self.sys.join("dev/block").join(numbers);
@@ -228,6 +242,11 @@ mod tests {
                 let link = faked.path("sys/dev/block").join(numbers);
                 fs::create_dir_all(link.parent().unwrap()).unwrap();
                 symlink(faked.path("sys/devices").join(folder), link).unwrap();
+                if !files.contains("partition ") {
+                    let link = faked.path("sys/block").join(folder.rsplit('/').next().unwrap());
+                    fs::create_dir_all(link.parent().unwrap()).unwrap();
+                    symlink(faked.path("sys/devices").join(folder), link).unwrap();
+                }
             }
             faked
         }
@@ -241,11 +260,12 @@ mod tests {
                 fs::write(file, format!("{content}\n")).unwrap();
             }
         }
+        fn machine(&self) -> Machine {
+            Machine { sys: self.path("sys"), mounts: self.path("mounts"), swaps: self.path("swaps") }
+        }
         /// What is said against writing a gigabyte there.
         fn said(&self, numbers: &str, force: bool) -> String {
-            let machine =
-                Machine { sys: self.path("sys"), mounts: self.path("mounts"), swaps: self.path("swaps") };
-            let target = machine.block_device(Path::new("/dev/card"), numbers);
+            let target = self.machine().block_device(Path::new("/dev/card"), numbers);
             match target.and_then(|target| target.admit(1 << 30, force)) {
                 Ok(()) => "nothing".into(),
                 Err(error) => error.to_string(),
@@ -266,6 +286,16 @@ mod tests {
             assert_eq!(faked.said(numbers, true), "nothing");
         }
         assert!(faked.said("1:1", true).contains("the system says nothing of /dev/card"));
+    }
+
+    #[test]
+    fn cards_that_nothing_uses_are_listed() {
+        let faked = Faked::new();
+        let listed = || faked.machine().cards().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(listed(), ["/dev/mmcblk0 (SC32G, 31.9 GB)", "/dev/sdb (Generic STORAGE, 31.9 GB)"]);
+        fs::write(faked.path("mounts"), "36 22 8:17 / /media/boot rw shared:1 - vfat /dev/sdb1 rw\n")
+            .unwrap();
+        assert_eq!(listed(), ["/dev/mmcblk0 (SC32G, 31.9 GB)"]);
     }
 
     #[test]
