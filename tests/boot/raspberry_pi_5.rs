@@ -20,6 +20,11 @@ const RP1_CLOSED: u32 = 8;
 
 /// A Raspberry Pi 5 with 4 GiB, with this model brought by its boot loader, if any.
 fn pi5(model: &[u8], arguments: &str, wishes: u32) -> Rig {
+    pi5_with(model, arguments, wishes, None)
+}
+
+/// The same with a card.
+fn pi5_with(model: &[u8], arguments: &str, wishes: u32, card: Option<&Card>) -> Rig {
     static PLAYED: OnceLock<build::Kernel> = OnceLock::new();
     let played = PLAYED.get_or_init(|| build::pi5_model().unwrap_or_else(|error| panic!("{error:#}")));
     let scratch = Scratch::new().expect("a folder for the model");
@@ -40,7 +45,12 @@ fn pi5(model: &[u8], arguments: &str, wishes: u32) -> Rig {
         }
     }
     let words: Vec<&str> = options.iter().map(String::as_str).collect();
-    let emulator = Emulator::new(Machine::Virt, &played.image).with_memory("5G").with_extra(&words);
+    let mut emulator = Emulator::new(Machine::Virt, &played.image).with_memory("5G").with_extra(&words);
+    if let Some(card) = card {
+        let path = scratch.path().join("card.img");
+        card.write(&path).unwrap_or_else(|error| panic!("{error:#}"));
+        emulator = emulator.with_card(&path);
+    }
     let board = emulator.start().unwrap_or_else(|error| panic!("{error:#}"));
     Rig { board, _scratch: scratch }
 }
@@ -88,6 +98,17 @@ fn a_raspberry_pi_5_without_a_device_tree_is_known_by_its_cores_and_asks_videoco
         rig.board.type_line("off");
         assert!(rig.exit().success());
     }
+}
+
+#[test]
+fn a_raspberry_pi_5_reads_its_card_with_the_slots_own_switches() {
+    let card = tiny_card();
+    let mut rig = pi5_with(&[], "", 0, Some(&card));
+    let banner = rig.prompt();
+    rig.holds(&banner, "Loading tiny.gguf");
+    rig.holds(&banner, "tiny is loaded");
+    rig.answers("digest hello", &Here::new(tiny("Q4_0")).digest("hello"));
+    rig.answers("status", "card         SD");
 }
 
 #[test]

@@ -20,8 +20,12 @@ const SYSTEM_TIMER: u64 = 0x10_7c00_3000;
 /// Pins that are ours: the card slot's 1.8 V and supply, the light. RP1's and the power chip's are among the others.
 const OUR_PINS: u32 = 1 << 3 | 1 << 4 | 1 << 9;
 const STEPPING: u64 = 0x10_0150_4004;
-/// SD host and what stands around it: there is no card, and the controller does nothing.
+/// SD host, and the block that the chip has put beside it.
 const SD: u64 = 0x10_00ff_f000;
+const SD_CONFIG: u64 = 0x10_00ff_f400;
+/// `virt`'s PCI bus 0, and where the registers of its SD host are put, which plays that of the board.
+const PCI: u64 = 0x40_1000_0000;
+const PCI_SD: u64 = 0x1000_0000;
 
 /// What the boot loader has set at UART10.
 const DIVISORS: [u32; 2] = [23, 55];
@@ -31,6 +35,10 @@ static MESSAGE: AtomicU32 = AtomicU32::new(0);
 /// Watchdog: RSTC, RSTS, WDOG. The always-on pins: data, direction.
 static RESET: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
 static LEVELS: [AtomicU32; 2] = [AtomicU32::new(0x0000_1004), AtomicU32::new(0xffff_eff8)];
+/// SD_PIN_SEL, at 0x44 of the block beside the SD host: 2 stands for a card.
+static PIN_SELECT: AtomicU32 = AtomicU32::new(0);
+/// Whether an SD host is plugged into `virt`: 1 before it was looked for, 2 if it is there, 3 if not.
+static SLOT: AtomicU32 = AtomicU32::new(1);
 /// How often VideoCore was asked whether it throttles: it does from the third time on.
 static ASKED: AtomicU32 = AtomicU32::new(0);
 
@@ -62,6 +70,25 @@ pub fn refuse(why: &str, value: u64) -> ! {
 /// Which register of a block this is.
 fn within(address: u64, block: u64, bytes: u64) -> Option<u64> {
     address.checked_sub(block).filter(|offset| *offset < bytes)
+}
+
+/// Finds `virt`'s SD host and gives it its place; whether there is one.
+fn slot() -> bool {
+    if SLOT.load(Relaxed) == 1 {
+        let host = (0..32).map(|number| PCI + (number << 15)).find(|&function| {
+            // SAFETY: PCI configuration space: the first function's class is at 8.
+            unsafe { device(function + 8).read_volatile() >> 16 == 0x0805 }
+        });
+        if let Some(function) = host {
+            // SAFETY: as above: base address 0 at 0x10, command at 4: memory, bus master.
+            unsafe {
+                device(function + 0x10).write_volatile(PCI_SD as u32);
+                device(function + 4).write_volatile(6);
+            }
+        }
+        SLOT.store(if host.is_some() { 2 } else { 3 }, Relaxed);
+    }
+    SLOT.load(Relaxed) == 2
 }
 
 /// Which register of a PL011 this is, and whether the cable is there.
@@ -115,8 +142,17 @@ pub fn read(address: u64) -> u32 {
     if address == STEPPING {
         return if entry::wishes() & 2 == 0 { 0x2712_00d0 } else { 0x2712_00c1 };
     }
-    if within(address, SD, 0x600).is_some() {
-        return 0;
+    if let Some(offset) = within(address, SD, 0x100) {
+        if !slot() {
+            return 0; // a controller that does nothing
+        }
+        // SAFETY: a register of `virt`'s SD host.
+        let value = unsafe { device(PCI_SD + offset).read_volatile() };
+        // It would put blocks where `virt` has that address, which is not where the guest's RAM is: no ADMA2.
+        return if offset == 0x40 { value & !(1 << 19) } else { value };
+    }
+    if let Some(offset) = within(address, SD_CONFIG, 0x200) {
+        return if offset == 0x44 { PIN_SELECT.load(Relaxed) } else { 0 };
     }
     refuse("a read where a Raspberry Pi 5 has nothing that this model knows", address)
 }
@@ -157,7 +193,30 @@ pub fn write(address: u64, value: u32) {
         }
         return;
     }
-    if within(address, SD, 0x600).is_some() {
+    if let Some(offset) = within(address, SD, 0x100) {
+        if offset == 0x0c {
+            // Always-on pin 4 supplies the card, pin 3 would have it signal at 1.8 V, which QEMU's can't.
+            let (levels, inputs) = (LEVELS[0].load(Relaxed), LEVELS[1].load(Relaxed));
+            if levels >> 4 & 1 == 0 || inputs >> 4 & 1 == 1 {
+                refuse("a command to a card without supply", value.into());
+            }
+            if levels >> 3 & 1 == 1 || inputs >> 3 & 1 == 1 {
+                refuse("a command at 1.8 V to a card at 3.3 V", value.into());
+            }
+            if PIN_SELECT.load(Relaxed) & 3 != 2 {
+                refuse("a command while the pins are not a card's (SD_PIN_SEL)", value.into());
+            }
+        }
+        if slot() {
+            // SAFETY: a register of `virt`'s SD host.
+            unsafe { device(PCI_SD + offset).write_volatile(value) };
+        }
+        return;
+    }
+    if let Some(offset) = within(address, SD_CONFIG, 0x200) {
+        if offset == 0x44 {
+            PIN_SELECT.store(value, Relaxed);
+        }
         return;
     }
     refuse("a write where a Raspberry Pi 5 has nothing that this model knows", address)
