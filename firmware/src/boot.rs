@@ -652,7 +652,7 @@ pub fn header_uart(board: &Board) -> Option<HeaderUart> {
 /// The memory of a picture that VideoCore shows, to be written. Once, after [`take_memory`] has mapped it.
 pub fn surface(picture: &Framebuffer) -> Option<Surface> {
     let (start, bytes) = (picture.memory.start, (picture.memory.end - picture.memory.start) as usize);
-    // SAFETY: VideoCore has lent us this memory; it is page-aligned and mapped for writing, no part of what the
+    // SAFETY: VideoCore has lent us this memory; it is aligned to 16 bytes and mapped for writing, no part of what the
     // allocator gives out, and holds nothing but cells that may have any bits.
     let pixels = unsafe {
         match picture.depth {

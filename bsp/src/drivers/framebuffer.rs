@@ -33,8 +33,9 @@ const SET_OFFSET: u32 = 0x0004_8009;
 const ALLOCATE: u32 = 0x0004_0001;
 const PITCH: u32 = 0x0004_0008;
 
-/// Alignment asked of the buffer: a page.
+/// Alignment asked of the buffer: a page. And what it must have, whatever the firmware makes of that.
 const ALIGNMENT: u32 = 4096;
+const LEAST_ALIGNMENT: u32 = 16;
 /// What of an address is RAM's; above it is VideoCore's cache alias.
 const ADDRESS: u32 = 0x3fff_ffff;
 /// Wider pictures cost bandwidth and show no more text than anybody reads.
@@ -166,7 +167,7 @@ pub fn request<P: Port>(mailbox: &Mailbox<P>) -> Result<Framebuffer, Framebuffer
         return odd("size", bytes);
     }
     let start = base & ADDRESS;
-    if !start.is_multiple_of(ALIGNMENT) || bytes > ADDRESS - start {
+    if !start.is_multiple_of(LEAST_ALIGNMENT) || bytes > ADDRESS - start {
         return odd("address", base);
     }
     Ok(Framebuffer {
@@ -338,6 +339,9 @@ mod tests {
         let picture = asked(answer).unwrap();
         assert_eq!((picture.width, picture.height, picture.pitch), (800, 480, 3328));
         assert_eq!(picture.depth, Depth::ThirtyTwo);
+        // Some align as little as messages are aligned.
+        let picture = asked(but!(ALLOCATE => Some(&[0xfe40_0010, 1920 * 540]))).unwrap();
+        assert_eq!(picture.memory.start, 0x3e40_0010);
     }
 
     #[test]
@@ -368,7 +372,7 @@ mod tests {
         assert_eq!(odd(asked(but!(PITCH => Some(&[0xffff_fff0])))), "pitch");
         assert_eq!(odd(asked(but!(ALLOCATE => Some(&[0x3e40_0000, 1920 * 540 - 1])))), "size");
         assert_eq!(odd(asked(but!(ALLOCATE => Some(&[0x3fff_0000, 1920 * 540])))), "address");
-        assert_eq!(odd(asked(but!(ALLOCATE => Some(&[0x3e40_0010, 1920 * 540])))), "address");
+        assert_eq!(odd(asked(but!(ALLOCATE => Some(&[0x3e40_0008, 1920 * 540])))), "address");
         assert_eq!(odd(asked(but!(SET_VIRTUAL_SIZE => Some(&[0, 540])))), "width");
         assert_eq!(odd(asked(but!(SET_VIRTUAL_SIZE => Some(&[960, 0xffff])))), "height");
     }
