@@ -659,6 +659,39 @@ fn a_card_on_pci_is_read_by_dma_or_by_the_core_and_gives_the_same_answers_as_on_
     rig.answers("status", "read 0 KiB by DMA");
 }
 
+#[test]
+fn a_card_is_read_by_dma_into_a_model_that_lies_in_several_stretches_of_ram() {
+    const MIB: u64 = 1 << 20;
+    let model = path_of_smollm2();
+    let digest = Here::new(fs::read(&model).unwrap()).digest("Good morning");
+    // Its 92 MiB of weights fit into no stretch of 72.
+    let stretch = |number: u64| 0x1_2000_0000 + number * 256 * MIB..0x1_2000_0000 + (number * 256 + 72) * MIB;
+    let others = [
+        0x4250_0000..stretch(0).start,
+        stretch(0).end..stretch(1).start,
+        stretch(1).end..stretch(2).start,
+        stretch(2).end..0x1_c000_0000,
+    ];
+    let scratch = Scratch::new().unwrap();
+    let tree = scratch.path().join("board.dtb");
+    let wanted = trees::Wanted { gib: 6, ..Default::default() };
+    fs::write(&tree, trees::virt(&wanted, &others).blob()).unwrap();
+    let card = Card::default().with_bytes("EMBODIOS.CFG", "ctx = 512\n").with_file(&model).unwrap();
+    let mut rig = Rig::boot_with(Some(&card), |machine| {
+        let options = ["-dtb", tree.to_str().expect("a path of ours")];
+        Emulator { machine: Machine::Virt, ..machine }.with_memory("6G").with_extra(&options)
+    });
+    let banner = rig.board.prompt(LATER);
+    let banner = rig.check(banner);
+    rig.holds(&banner, "is loaded, with a context of 512 tokens");
+    let status = rig.answers("status", "card         SD");
+    assert!(!status.contains(" 0 KiB by DMA"), "{status}");
+    let memory = rig.answers("mem", "models       0x0120000000-0x0124800000  71 MiB of 72 MiB used");
+    rig.holds(&memory, "models       0x0130000000-0x0134800000  21 MiB of 72 MiB used");
+    let answer = rig.ask_within("digest Good morning", LATER);
+    rig.holds(&answer, &digest);
+}
+
 // ── What is counted ───────────────────────────────────────────────────────────────────────────────────
 
 /// The instructions of one core in both phases of `bench 8 4 1`; none where they are not counted.

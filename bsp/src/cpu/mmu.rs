@@ -26,7 +26,7 @@ const END: u64 = GIB * ENTRIES as u64;
 const LINE: usize = 64;
 
 /// Addresses at which RAM that lies in several stretches can be had in one: above RAM and devices of every board. No device
-/// knows them: what is handed to one must lie below.
+/// knows them: [`behind`] tells what to hand to one.
 pub const JOINED: Range<u64> = 0x60_0000_0000..0x7c_0000_0000;
 
 /// MAIR_EL1: attribute 0 normal write-back read- and write-allocate, 1 device nGnRnE, 2 normal non-cacheable.
@@ -369,6 +369,40 @@ pub unsafe fn switch<const N: usize>(tables: &'static Tables<N>) {
     let _ = (tables, MAIR, SCTLR);
 }
 
+/// Where memory is that we have at these addresses, as devices count: the same, but for what is [`JOINED`]. None if it is not
+/// in one piece there, or not mapped.
+pub fn behind(range: Range<usize>) -> Option<Range<usize>> {
+    if range.end as u64 <= JOINED.start || range.is_empty() {
+        return Some(range);
+    }
+    let (first, last) = (physical(range.start)?, physical(range.end - 1)?);
+    // Each stretch is at a distance of its own from where it is seen.
+    (last.checked_sub(first)? == range.len() - 1).then(|| first..last + 1)
+}
+
+/// What a load from this address would read from, by the core's own walk.
+fn physical(address: usize) -> Option<usize> {
+    #[cfg(target_os = "none")]
+    {
+        let result: u64;
+        // SAFETY: a walk on our behalf changes nothing but PAR_EL1, which nothing else uses.
+        unsafe {
+            core::arch::asm!(
+                "at s1e1r, {}", "isb", "mrs {}, par_el1",
+                in(reg) address, out(reg) result,
+                options(nostack, preserves_flags),
+            );
+        }
+        let failed = result & 1 == 1;
+        (!failed).then_some((result & ADDRESS) as usize | address & (PAGE as usize - 1))
+    }
+    #[cfg(not(target_os = "none"))]
+    {
+        let _ = address;
+        None
+    }
+}
+
 /// Makes all cores forget what they knew of the page at `address`, after [`Tables::forbid`].
 pub fn forget(address: u64) {
     #[cfg(target_os = "none")]
@@ -525,6 +559,14 @@ mod tests {
                 assert!(range.end <= JOINED.start || JOINED.end <= range.start, "{}", board.name);
             }
         }
+    }
+
+    #[test]
+    fn only_what_is_joined_is_elsewhere_for_a_device() {
+        assert_eq!(behind(0x1_4000_0000..0x1_4000_1000), Some(0x1_4000_0000..0x1_4000_1000));
+        assert_eq!(behind(5..5), Some(5..5));
+        let joined = JOINED.start as usize;
+        assert_eq!(behind(joined..joined + 64), None, "no core of ours walks on a PC");
     }
 
     #[test]

@@ -324,7 +324,7 @@ impl Bus for Mmio {
     }
 
     fn reach(&mut self, memory: Range<usize>) -> Option<u64> {
-        self.window?.reach(memory)
+        self.window?.reach(mmu::behind(memory)?)
     }
 
     fn settle(&mut self, memory: Range<usize>) {
