@@ -9,6 +9,8 @@ mod boot;
 #[cfg(target_os = "none")]
 mod copies;
 #[cfg(target_os = "none")]
+mod lamp;
+#[cfg(target_os = "none")]
 mod panic;
 #[cfg(target_os = "none")]
 mod platform;
@@ -33,21 +35,21 @@ fn start(entry: boot::Entry) -> ! {
     let firmware = board.firmware(&handoff, entry.level);
     let release = board.release(&handoff, firmware);
     platform::set_board(board, boot::devices(board), firmware);
-    platform::stage(1); // there is light
+    lamp::stage(1); // there is light
     platform::ask_for_memory(&mut handoff);
     panic::stop_after_fault(handoff.has_argument("onfault=stop"));
     platform::allow_semihosting(handoff.has_argument("semihosting"));
-    platform::obey_arguments(&handoff);
+    lamp::obey_arguments(&handoff);
     let picture = platform::ask_for_picture(&mut handoff); // it has to be in the memory map
 
     // 2. Memory: everything in its place, with no more rights than it needs.
-    platform::stage(2);
+    lamp::stage(2);
     let lent = picture.as_ref().map(|picture| picture.memory.clone());
     let layout = boot::take_memory(&handoff, tree, lent, board, release, &HEAP)
         .unwrap_or_else(|error| panic!("{error}"));
 
     // 3. The console, and full speed.
-    platform::stage(3);
+    lamp::stage(3);
     platform::open_screen(picture.as_ref().and_then(boot::surface));
     platform::start_interrupts();
     platform::choose_console(platform::Port::asked_for(&handoff)); // if not that, another: `report` says so
@@ -56,14 +58,14 @@ fn start(entry: boot::Entry) -> ! {
     platform::raise_clocks();
 
     // 4. The other cores.
-    platform::stage(4);
+    lamp::stage(4);
     let wanted = boot::release_cores(board, release);
     let here = platform::TEAM.gather(wanted, CORE_LIMIT, cpu::send_event);
     boot::close_page_zero();
     platform::report(&handoff, &layout, &here, wanted);
 
     // 5. The shell, until `off`.
-    platform::stage(5);
+    lamp::stage(5);
     let Some(mut machine) = platform::Machine::new(entry, handoff, layout) else { cpu::park() };
     embodios_firmware::run(&mut platform::Line, &mut machine);
     machine.power_off();

@@ -13,7 +13,7 @@ use core::time::Duration;
 use embodios_bsp::cpu::exception::Frame;
 use embodios_bsp::cpu::{self, timer};
 
-use crate::{boot, platform};
+use crate::{boot, lamp, platform};
 
 /// Who speaks: core + 1.
 static SPEAKER: AtomicUsize = AtomicUsize::new(0);
@@ -81,12 +81,12 @@ fn finish() -> ! {
             Line.write_str("Stopped, as the boot argument onfault=stop says: switch the board off and on.\n");
         platform::last_resort().flush();
         loop {
-            platform::light_last_words();
+            lamp::last_words();
         }
     }
     let _ = Line.write_str("Restarting.\n");
     platform::last_resort().flush();
-    platform::light_last_words();
+    lamp::last_words();
     restart()
 }
 

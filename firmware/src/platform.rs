@@ -27,7 +27,7 @@ use embodios_bsp::drivers::sdhci::{self, AlwaysOn, CardPower, Mmio, Sdhci, Unsup
 use embodios_bsp::drivers::{self, Ring, Serial};
 use embodios_bsp::handoff::Handoff;
 use embodios_bsp::storage::{Buffers, File, StorageError, Volume};
-use embodios_firmware::light::{self, Signal};
+use embodios_firmware::light::Signal;
 use embodios_firmware::screen::Screen;
 use embodios_firmware::{
     CoreReport, Counters, FileEntry, Greeting, Interrupts, Mib, Platform, Region, Stack, Status, Terminal,
@@ -37,6 +37,7 @@ use spin::Once;
 
 use crate::boot::{self, Entry, Layout};
 use crate::copies;
+use crate::lamp;
 use crate::pool::Cores;
 
 /// Version and commit.
@@ -118,7 +119,7 @@ pub fn set_board(board: &'static Board, devices: Devices, firmware: Option<Psci>
 }
 
 /// The board's register blocks, once it is known.
-fn devices() -> Option<&'static Devices> {
+pub fn devices() -> Option<&'static Devices> {
     DEVICES.get().map(|(_, devices, _)| devices)
 }
 
@@ -385,9 +386,7 @@ impl Terminal for Line {
     }
 
     fn wait(&mut self) {
-        let since = SIGNALLED.load(Ordering::Relaxed);
-        let signal = Signal::numbered(SIGNAL.load(Ordering::Relaxed));
-        light(signal.pattern().lit(millis().saturating_sub(since)));
+        lamp::show();
         {
             look_for_input();
             // Masked, so that a byte that comes after the look still ends the sleep.
@@ -409,35 +408,8 @@ impl Terminal for Line {
     }
 }
 
-/// Which stage of the boot is on: `main.rs` counts them.
-static STAGE: AtomicU8 = AtomicU8::new(0);
-/// What the activity light shows, as a number, and since when, in milliseconds.
-static SIGNAL: AtomicU8 = AtomicU8::new(Signal::Starting as u8);
-static SIGNALLED: AtomicU64 = AtomicU64::new(0);
-/// Whether the light is lit, as far as we know.
-static LIT: AtomicBool = AtomicBool::new(false);
-
-fn millis() -> u64 {
-    timer::now_nanos() / 1_000_000
-}
-
-/// A stage that is to fall, for a test of what is seen then: boot argument `fault=2`.
-static FALL_AT: AtomicU8 = AtomicU8::new(0);
 /// The board was only guessed: nothing else was known when something fell.
 static GUESSED: AtomicBool = AtomicBool::new(false);
-
-/// The light announces each stage of the boot: boot argument `light=stages`.
-static ANNOUNCED: AtomicBool = AtomicBool::new(false);
-
-/// Does what the boot arguments say of the stages of the boot: announce them, have one fall.
-pub fn obey_arguments(handoff: &Handoff) {
-    ANNOUNCED.store(handoff.has_argument("light=stages"), Ordering::Relaxed);
-    let told = handoff.arguments.split_ascii_whitespace().find_map(|word| word.strip_prefix("fault="));
-    if let Some(number @ 1..) = told.and_then(|number| number.parse().ok()) {
-        FALL_AT.store(number, Ordering::Relaxed);
-    }
-    stage(STAGE.load(Ordering::Relaxed)); // it may be this one
-}
 
 /// For last words before the hand-over was read: the board that has cores like these. False if there is none, or
 /// if this has led to a fault itself.
@@ -454,60 +426,13 @@ pub fn guess_board() -> bool {
     true
 }
 
-/// Begins a stage of the boot. With the first one the light goes on.
-pub fn stage(number: u8) {
-    if STAGE.swap(number, Ordering::Relaxed) == 0
-        && let Some(Devices { led: Some(led), .. }) = devices()
-    {
-        led.start();
-        LIT.store(true, Ordering::Relaxed);
-    }
-    if let (true, Some(Devices { led: Some(led), .. })) = (ANNOUNCED.load(Ordering::Relaxed), devices()) {
-        for (lit, time) in light::announced(number) {
-            led.set(lit);
-            timer::pause(time);
-        }
-    }
-    if FALL_AT.load(Ordering::Relaxed) == number {
-        FALL_AT.store(0, Ordering::Relaxed);
-        panic!("provoked by the boot argument fault={number}");
-    }
-}
-
-/// Switches the light, if it has to change.
-fn light(lit: bool) {
-    if LIT.load(Ordering::Relaxed) != lit
-        && let Some(Devices { led: Some(led), .. }) = devices()
-    {
-        LIT.store(lit, Ordering::Relaxed);
-        led.set(lit);
-    }
-}
-
-/// Has the light show this from now on.
-fn signal(signal: Signal) {
-    if SIGNAL.swap(signal as u8, Ordering::Relaxed) != signal as u8 {
-        SIGNALLED.store(millis(), Ordering::Relaxed);
-    }
-}
-
-/// Shows by the light that the board has fallen: the one thing that is seen where no console works.
-pub fn light_last_words() {
-    if let Some(Devices { led: Some(led), .. }) = devices() {
-        for (lit, time) in light::last_words(STAGE.load(Ordering::Relaxed)) {
-            led.set(lit);
-            timer::pause(time);
-        }
-    }
-}
-
 /// What the light shows of an error of the card.
 fn signal_card(error: &StorageError) {
     match error {
-        StorageError::Card(CardError::NoCard | CardError::Removed { .. }) => signal(Signal::NoCard),
+        StorageError::Card(CardError::NoCard | CardError::Removed { .. }) => lamp::signal(Signal::NoCard),
         // Of a file, or of how we asked for it.
         StorageError::FileNotFound | StorageError::PastEnd { .. } | StorageError::InUse => {}
-        _ => signal(Signal::CardUnreadable),
+        _ => lamp::signal(Signal::CardUnreadable),
     }
 }
 
@@ -750,10 +675,8 @@ impl Machine {
         }
         let card = Rc::new(self.mount()?);
         // A card came to where there was none that could be read.
-        if [Signal::NoCard, Signal::CardUnreadable]
-            .contains(&Signal::numbered(SIGNAL.load(Ordering::Relaxed)))
-        {
-            signal(Signal::NoModel);
+        if [Signal::NoCard, Signal::CardUnreadable].contains(&lamp::signalled()) {
+            lamp::signal(Signal::NoModel);
         }
         let done = act(&card).inspect_err(signal_card).map_err(|error| error.to_string());
         self.card = Some(card);
@@ -794,7 +717,7 @@ impl Platform for Machine {
 
     fn interrupted(&self) -> bool {
         cpu::pmu::keep_count(); // asked once a layer: often enough, and by whoever has no pool, too
-        light(true); // it works
+        lamp::light(true); // it works
         look_for_input();
         RECEIVED.interrupted()
     }
@@ -977,7 +900,7 @@ impl Platform for Machine {
     }
 
     fn signal(&self, what: Signal) {
-        signal(what);
+        lamp::signal(what);
     }
 
     fn set_console(&mut self, name: &str) -> Result<(), String> {
