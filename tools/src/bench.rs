@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "CPU", conflicts_with = "machine")]
     emulate: Option<emulate::Cpu>,
     /// Boot kernel8.img in an emulated board and run `bench` there: its times are the emulator's
-    #[arg(long, value_enum, value_name = "MACHINE")]
+    #[arg(long, visible_alias = "board", value_enum, value_name = "MACHINE")]
     machine: Option<Machine>,
     /// Count instructions a token of three weight formats on two CPUs, beside llama.cpp's and the targets
     #[arg(
