@@ -154,6 +154,8 @@ pub struct TestPlatform {
     pub interrupted: Cell<bool>,
     /// What VideoCore says when it is asked, one after the other; the last again and again.
     pub throttled: RefCell<VecDeque<u32>>,
+    /// Nanoseconds from one look at the clock to the next.
+    pub tick: u64,
     /// What was asked of the board that has an effect.
     pub log: Vec<String>,
     /// What the card gives for byte 777; the opposite the next time.
@@ -173,6 +175,7 @@ impl TestPlatform {
             interrupt_after: Cell::new(None),
             interrupted: Cell::new(false),
             throttled: RefCell::default(),
+            tick: 1_000_000,
             log: Vec::new(),
             card_flaw: Cell::default(),
             signal: Cell::default(),
@@ -186,7 +189,7 @@ impl Platform for TestPlatform {
         &Alone
     }
     fn nanos(&self) -> u64 {
-        self.clock.set(self.clock.get() + 1_000_000);
+        self.clock.set(self.clock.get() + self.tick);
         self.clock.get()
     }
     fn boot_to_prompt_nanos(&self) -> u64 {

@@ -133,6 +133,18 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_behind_an_overrun_is_taken_and_what_was_lost_is_counted() {
+        let uart: &Registers = in_memory();
+        uart.data.set(u32::from(b'A'));
+        let status = core::ptr::from_ref(&uart.status) as usize;
+        crate::drivers::tests::view::<tock_registers::registers::ReadWrite<u32>>(status).set(0b11);
+        let lost = || crate::drivers::LOST.load(core::sync::atomic::Ordering::Relaxed);
+        let before = lost();
+        assert_eq!(uart.read(), Some(b'A'));
+        assert!(lost() > before);
+    }
+
+    #[test]
     fn a_wedged_transmitter_does_not_hold_us_up() {
         let uart: &Registers = in_memory();
         assert!(!uart.write(b'x'));

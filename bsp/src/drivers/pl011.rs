@@ -210,6 +210,20 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_behind_an_overrun_is_taken_and_what_was_lost_is_counted() {
+        #[repr(C, align(8))]
+        struct Words([u32; 18]);
+        let mut words = Words([0; 18]);
+        words.0[0] = OVERRUN | u32::from(b'A');
+        let address = &raw const words;
+        let uart = crate::drivers::tests::view::<Registers>(address as usize);
+        let lost = || crate::drivers::LOST.load(core::sync::atomic::Ordering::Relaxed);
+        let before = lost();
+        assert_eq!(uart.read(), Some(b'A'));
+        assert!(lost() > before);
+    }
+
+    #[test]
     fn a_wedged_transmitter_does_not_hold_us_up() {
         #[repr(C, align(8))]
         struct Words([u32; 18]);

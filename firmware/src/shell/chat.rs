@@ -44,10 +44,10 @@ fn answer(shell: &mut Shell, text: &str, as_turn: bool) {
     if shell.talker().is_none() {
         return;
     }
-    let Shell { console, platform, talker: Some(talker), config, .. } = shell else { return };
+    let Shell { console, platform, talker: Some(talker), config, throttled, .. } = shell else { return };
     let platform = &**platform;
     let (start, interrupts) = (platform.nanos(), platform.interrupts());
-    let (mut waiting, mut drawn) = (false, start);
+    let (mut waiting, mut drawn, mut asked) = (false, start, start);
     let mut sink = |event: Event| match event {
         Event::Prefill { done, total } => {
             let now = platform.nanos();
@@ -61,6 +61,11 @@ fn answer(shell: &mut Shell, text: &str, as_turn: bool) {
                 console.erase_row();
             }
             let _ = console.write_str(text); // never fails
+            let now = platform.nanos();
+            if now - asked >= health::EVERY_NANOS {
+                asked = now;
+                health::look(platform, console, throttled);
+            }
         }
         Event::Forgotten { messages, tokens } => {
             console.fresh_line();
@@ -95,7 +100,7 @@ fn answer(shell: &mut Shell, text: &str, as_turn: bool) {
             }
             let taken = |before| shell.platform.interrupts().map(|now| now.since(before));
             shell.last = Some(Answer { interrupts: interrupts.and_then(taken), report });
-            health::look(shell);
+            health::look(&*shell.platform, &mut shell.console, &mut shell.throttled);
         }
         Err(error) => shell.say(sentence(error)),
     }

@@ -1,8 +1,8 @@
-//! Health: what VideoCore does to the board's speed, and a line under an answer when that changes.
+//! Health: what VideoCore does to the board's speed, and a line in or under an answer when that changes.
 //!
-//! It is asked once after an answer, never between two tokens: on a Raspberry Pi 5 whose boot loader is older than
-//! August 2026 each question takes its time. What happened meanwhile is not missed: VideoCore keeps a second set of bits
-//! for what has happened since the start.
+//! It is asked after an answer, and within one every [`EVERY_NANOS`] at most: on a Raspberry Pi 5 whose boot loader is older
+//! than August 2026 each question takes its time. What happened meanwhile is not missed: VideoCore keeps a second set of
+//! bits for what has happened since the start.
 //!
 //! Source: Raspberry Pi documentation, "Frequency management and thermal control"; mailbox tag 0x30046.
 
@@ -11,7 +11,11 @@ use alloc::string::String;
 use core::fmt::Write;
 
 use super::Shell;
-use crate::Status;
+use crate::console::Console;
+use crate::{Platform, Status};
+
+/// Time between two questions within an answer.
+pub const EVERY_NANOS: u64 = 20_000_000_000;
 
 /// VideoCore's throttle bits, what is now; [`EARLIER`] higher: since the start.
 const THROTTLE: [(u32, &str); 4] = [
@@ -69,16 +73,17 @@ fn circumstances(status: &Status) -> String {
     text
 }
 
-/// Looks after an answer; says what has changed since the last look.
-pub fn look(shell: &mut Shell) {
-    let Some(bits) = shell.platform.throttled() else { return };
-    let before = core::mem::replace(&mut shell.throttled, bits);
+/// Says what has changed since the last look, whose bits were `before`.
+pub fn look(platform: &dyn Platform, console: &mut Console<'_>, before: &mut u32) {
+    let Some(bits) = platform.throttled() else { return };
+    let before = core::mem::replace(before, bits);
     if bits == before {
         return;
     }
-    let now = circumstances(&shell.platform.status());
+    let now = circumstances(&platform.status());
     for change in changes(before, bits) {
-        shell.console.dim(format_args!("[{change}{now}]"));
+        console.fresh_line();
+        console.dim(format_args!("[{change}{now}]"));
     }
 }
 

@@ -575,6 +575,19 @@ fn a_board_that_gets_slower_says_so_once_under_the_answer() {
 }
 
 #[test]
+fn a_board_that_gets_slower_during_a_long_answer_says_so_within_it() {
+    let mut platform = TestPlatform::with_files(&[("tiny.gguf", &tiny())]);
+    platform.throttled = RefCell::new([0x4_0004, 0x4_0004, 0x4_0000].into());
+    platform.tick = 30_000_000_000;
+    let text = play_on(&mut platform, "set limit 8\rset temperature 0\rhello\r");
+    let answer = after(&text, "hello");
+    let (told, summary) = (answer.find("[slower: throttled"), answer.find("[prefill"));
+    assert!(told.is_some() && told < summary, "before the answer's end: {text}");
+    assert!(answer.contains("[no longer: throttled"), "{text}");
+    assert_eq!(answer.matches("throttled").count(), 2, "once a change: {text}");
+}
+
+#[test]
 fn prefetching_is_changed_only_where_it_is_asked_for_and_a_refusal_is_told() {
     let mut platform = TestPlatform::with_files(&[("EMBODIOS.CFG", b"prefetch = 2\n")]);
     let text = play_on(&mut platform, "set prefetch\rset prefetch 3\rset prefetch\rset prefetch 4\r");
