@@ -83,8 +83,8 @@ const LARGEST_DIVISOR: u32 = 0x3ff;
 const BLOCK_BYTES: usize = 512;
 /// Largest number of blocks one command can count: the counter has 16 bits.
 pub const LARGEST_TRANSFER: usize = 65_535;
-/// Data time-out of the controller, 2^(13 + n) timeout clocks: the value known to work on EMMC2.
-const TIMEOUT_EXPONENT: u32 = 0xb;
+/// What a card may take to the first byte (SD 4.6.2.1), in fractions of a second: the controller must not give up before.
+const FIRST_BYTE: u32 = 10;
 
 // Deadlines, microseconds.
 const RESET: u64 = 1_000_000; // SDHCI gives none; other drivers wait from 100 ms to 1 s
@@ -435,6 +435,12 @@ impl<B: Bus> Sdhci<B> {
     }
 }
 
+/// The controller's data time-out, 2^(13 + n) clocks: the smallest that leaves a card its time. That is 0xb at a Pi 4's 100 MHz
+/// and 0xc at a Pi 5's 200, the values that are known to work there (Circle `addon/SDCard/emmc.cpp`).
+fn timeout_exponent(base_hz: u32) -> u32 {
+    (0..0xe).find(|n| 1 << (13 + n) >= base_hz / FIRST_BYTE).unwrap_or(0xe)
+}
+
 /// What the error half of the interrupt status says, most telling first: SDHCI 2.2.18.
 fn fault(status: u32, command: u8) -> Option<HostError> {
     let status: LocalRegisterCopy<u32, Interrupt::Register> = LocalRegisterCopy::new(status);
@@ -503,13 +509,14 @@ impl<B: Bus> Host for Sdhci<B> {
             !present.is_set(Present::COMMAND_BUSY) && !present.is_set(Present::DATA_BUSY)
         })?;
         // SDHCI 3.2.3: stop the card's clock, change the divisor, wait, start it again.
-        self.write(Register::Clock, Clock::TIMEOUT.val(TIMEOUT_EXPONENT).value);
+        let timeout = Clock::TIMEOUT.val(timeout_exponent(base_hz));
+        self.write(Register::Clock, timeout.value);
         self.clock_hz = 0;
         let running = (Clock::INTERNAL::SET
             + Clock::DIVISOR_LOW.val(divisor & 0xff)
             + Clock::DIVISOR_HIGH.val(divisor >> 8)
-            + Clock::TIMEOUT.val(TIMEOUT_EXPONENT))
-        .value;
+            + timeout)
+            .value;
         self.write(Register::Clock, running);
         self.wait(CLOCK_STABLE, HostError::ClockStuck, |host| host.clock().is_set(Clock::STABLE))?;
         self.write(Register::Clock, running | Clock::CARD::SET.value);
@@ -669,5 +676,16 @@ impl<B: Bus> Host for Sdhci<B> {
 impl<B> fmt::Debug for Sdhci<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sdhci").field("base_hz", &self.base_hz).field("clock_hz", &self.clock_hz).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_out_is_what_is_known_to_work_and_never_below_100_ms() {
+        assert_eq!((timeout_exponent(100_000_000), timeout_exponent(200_000_000)), (0xb, 0xc));
+        assert_eq!((timeout_exponent(0), timeout_exponent(u32::MAX)), (0, 0xe));
     }
 }

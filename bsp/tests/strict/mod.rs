@@ -835,6 +835,8 @@ impl Inner {
                 assert_ne!(self.control2 & 1 << 19, 0, "the controller does not know of 1.8 V");
                 (self.changing, self.card_level) = (self.kind.lines_stuck, Level::V18);
             }
+            let patience = 1u64 << (13 + (value >> 16 & 0xf));
+            assert!(patience * 10 >= self.base_hz, "the controller gives up before a card has to answer");
             self.tuned &= self.hz == hz;
             self.hz = hz;
             self.clock_since = self.now;

@@ -84,6 +84,21 @@ impl Tree {
         blob
     }
 
+    /// `/psci`: how the firmware is called.
+    fn psci(self, method: &[u8]) -> Self {
+        let node = self.begin("psci").bytes("compatible", b"arm,psci-1.0\0arm,psci-0.2\0");
+        node.bytes("method", method).end()
+    }
+
+    /// `/cpus`: four cores, each with what `fill` puts into its node.
+    fn cores(self, fill: impl Fn(Self, u32) -> Self) -> Self {
+        let mut tree = self.begin("cpus").cells("#address-cells", &[1]).cells("#size-cells", &[0]);
+        for core in 0..4 {
+            tree = fill(tree.begin(&std::format!("cpu@{core}")), core).end();
+        }
+        tree.end()
+    }
+
     /// `/chosen`: boot arguments and where the initial RAM disk is.
     fn chosen(self, arguments: &str, initrd: Option<core::ops::Range<u64>>) -> Self {
         let mut text = Vec::from(arguments.as_bytes());
@@ -130,7 +145,7 @@ pub fn pi4(wanted: &Wanted<'_>) -> Tree {
         memory.extend(two(start));
         memory.push((2 * GIB) as u32);
     }
-    let mut tree = Tree::default()
+    Tree::default()
         .reserve(0, 0x1000)
         .begin("")
         .cells("memreserve", &[PI4_VIDEOCORE.start as u32, (GIB - PI4_VIDEOCORE.start) as u32])
@@ -143,23 +158,18 @@ pub fn pi4(wanted: &Wanted<'_>) -> Tree {
         .cells("reg", &memory)
         .end()
         .chosen(wanted.arguments, wanted.initrd.clone())
-        .begin("cpus")
-        .cells("#address-cells", &[1])
-        .cells("#size-cells", &[0]);
-    for core in 0..4 {
-        tree = tree
-            .begin(&std::format!("cpu@{core}"))
-            .bytes("enable-method", b"spin-table\0")
-            .cells("cpu-release-addr", &[0, 0xd8 + core * 8])
-            .cells("reg", &[core])
-            .end();
-    }
-    tree.end().end()
+        .cores(|node, core| {
+            let words = [0, 0xd8 + core * 8];
+            node.bytes("enable-method", b"spin-table\0")
+                .cells("cpu-release-addr", &words)
+                .cells("reg", &[core])
+        })
+        .end()
 }
 
 /// A Raspberry Pi 5's tree: addresses and sizes of two cells, RAM in one piece, TF-A's part of it a reserved node.
 pub fn pi5(wanted: &Wanted<'_>) -> Tree {
-    let mut tree = Tree::default()
+    Tree::default()
         .begin("")
         .cells("memreserve", &[PI5_VIDEOCORE.start as u32, (GIB - PI5_VIDEOCORE.start) as u32])
         .bytes("compatible", b"raspberrypi,5-model-b\0brcm,bcm2712\0")
@@ -182,21 +192,9 @@ pub fn pi5(wanted: &Wanted<'_>) -> Tree {
         .bytes("no-map", b"")
         .end()
         .end()
-        .begin("psci")
-        .bytes("compatible", b"arm,psci-1.0\0arm,psci-0.2\0")
-        .bytes("method", b"smc\0")
+        .psci(b"smc\0")
+        .cores(|node, core| node.bytes("enable-method", b"psci\0").cells("reg", &[core << 8]))
         .end()
-        .begin("cpus")
-        .cells("#address-cells", &[1])
-        .cells("#size-cells", &[0]);
-    for core in 0..4 {
-        tree = tree
-            .begin(&std::format!("cpu@{core}"))
-            .bytes("enable-method", b"psci\0")
-            .cells("reg", &[core << 8])
-            .end();
-    }
-    tree.end().end()
 }
 
 /// A tree for QEMU's virt: RAM from 1 GiB on, which QEMU fills in, less what is reserved.
@@ -214,10 +212,7 @@ pub fn virt(wanted: &Wanted<'_>, reserved: &[core::ops::Range<u64>]) -> Tree {
         .begin("pcie@10000000")
         .cells("reg", &[0x40, 0x1000_0000, 0, 0x1000_0000])
         .end()
-        .begin("psci")
-        .bytes("compatible", b"arm,psci-1.0\0arm,psci-0.2\0")
-        .bytes("method", b"hvc\0")
-        .end()
+        .psci(b"hvc\0")
         .begin("reserved-memory")
         .cells("#address-cells", &[2])
         .cells("#size-cells", &[2]);
