@@ -6,7 +6,7 @@
 //! No driver knows an address; `board` gives it its block.
 #![no_std]
 
-#[cfg(test)]
+#[cfg(not(target_os = "none"))]
 extern crate std;
 #[cfg(test)]
 #[path = "../tests/trees/mod.rs"]
@@ -16,4 +16,6 @@ pub mod board;
 pub mod cpu;
 pub mod drivers;
 pub mod handoff;
+#[cfg(not(target_os = "none"))]
+pub mod machine;
 pub mod storage;

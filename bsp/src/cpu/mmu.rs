@@ -322,7 +322,7 @@ pub fn clean_range(range: Range<usize>) {
         unsafe { core::arch::asm!("dc cvac, {}", in(reg) line, options(nostack, preserves_flags)) };
     }
     #[cfg(not(target_os = "none"))]
-    let _ = range;
+    (range.start & !(LINE - 1)..range.end).step_by(LINE).for_each(|line| crate::machine::here().clean(line));
     super::publish();
 }
 

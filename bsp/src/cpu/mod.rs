@@ -34,7 +34,7 @@ fn mpidr() -> u64 {
         MPIDR_EL1.get()
     }
     #[cfg(not(target_os = "none"))]
-    0
+    crate::machine::here().affinity()
 }
 
 /// The core this runs on, 0 to [`CORES_MAX`] - 1.
@@ -110,7 +110,10 @@ pub fn publish() {
         asm!("dsb sy", options(nostack, preserves_flags));
     }
     #[cfg(not(target_os = "none"))]
-    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    {
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+        crate::machine::here().barrier();
+    }
 }
 
 /// Sleeps until an interrupt is pending, also when interrupts are masked.
@@ -120,8 +123,12 @@ pub fn wait_for_interrupt() {
     unsafe {
         asm!("dsb sy", "wfi", options(nostack, preserves_flags));
     }
-    #[cfg(test)]
-    std::thread::yield_now();
+    #[cfg(not(target_os = "none"))]
+    {
+        let machine = crate::machine::here();
+        machine.barrier();
+        machine.wait_for_interrupt();
+    }
 }
 
 /// Wakes cores that wait for an event: those still in the boot loader's spin table.
@@ -130,6 +137,12 @@ pub fn send_event() {
     // SAFETY: an event wakes sleepers and changes nothing else.
     unsafe {
         asm!("dsb sy", "sev", options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_os = "none"))]
+    {
+        let machine = crate::machine::here();
+        machine.barrier();
+        machine.send_event();
     }
 }
 

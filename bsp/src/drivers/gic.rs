@@ -7,8 +7,8 @@
 
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::register_structs;
-use tock_registers::registers::{ReadOnly, ReadWrite, WriteOnly};
 
+use super::registers::{ReadOnly, ReadWrite, WriteOnly};
 use crate::cpu;
 
 register_structs! {
@@ -41,7 +41,9 @@ register_structs! {
         (0x08 => binary_point: ReadWrite<u32>),
         (0x0c => acknowledge: ReadOnly<u32>),      // IAR: number in 9:0, sending core in 12:10
         (0x10 => end: WriteOnly<u32>),             // EOIR: what IAR gave
-        (0x14 => @END),
+        (0x14 => _reserved0),
+        (0xd0 => active_priorities: ReadWrite<u32>), // APR0: one bit a priority that is being handled
+        (0xd4 => @END),
     }
 }
 
@@ -114,6 +116,8 @@ impl Gic {
         d.enable[0].set(0x0000_ffff);
         self.interface.priority_mask.set(0xff);
         self.interface.binary_point.set(7); // no pre-emption
+        // What someone took and never ended goes on at this core, too, at its priority, and would let nothing through.
+        self.interface.active_priorities.set(0);
         // The stub has cut the lines that go round the controller: that stays.
         self.interface.control.set(self.interface.control.get() & NO_BYPASS | 1);
     }

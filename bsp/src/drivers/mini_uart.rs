@@ -10,9 +10,9 @@
 use core::time::Duration;
 
 use tock_registers::interfaces::{Readable, Writeable};
-use tock_registers::registers::{ReadOnly, ReadWrite};
 use tock_registers::{LocalRegisterCopy, register_bitfields, register_structs};
 
+use super::registers::{ReadOnly, ReadWrite};
 use super::{Serial, WRITE_LIMIT};
 use crate::cpu::timer;
 

@@ -11,6 +11,7 @@ pub mod mini_uart;
 pub mod pci;
 pub mod pl011;
 pub mod power;
+pub mod registers;
 pub mod sd_card;
 pub mod sd_slot;
 pub mod sdhci;

@@ -11,9 +11,9 @@
 use core::time::Duration;
 
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
-use tock_registers::registers::{ReadOnly, ReadWrite, WriteOnly};
 use tock_registers::{register_bitfields, register_structs};
 
+use super::registers::{ReadOnly, ReadWrite, WriteOnly};
 use super::{Serial, WRITE_LIMIT};
 use crate::cpu::timer;
 
