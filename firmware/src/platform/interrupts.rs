@@ -77,7 +77,7 @@ pub fn interrupt() {
         } else {
             match number {
                 timer::INTERRUPT => timer::cancel_wake(),
-                32.. => gic.disable(number), // nobody asked for it: it would come for ever
+                16.. => gic.disable(number), // nobody asked for it: it would come for ever
                 _ => {}
             }
             &counts.other
