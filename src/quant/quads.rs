@@ -429,7 +429,9 @@ pub(super) fn dot_sixteens_dotprod<F: Quads>(
     if F::FRACTION == 2 { vcvtq_n_f32_s32::<2>(sum) } else { vcvtq_f32_s32(sum) }
 }
 
-/// As [`column_dotprod`], with factors of the first and of the last 16 columns.
+/// As [`column_dotprod`], with factors of the first and of the last 16 columns. Both sums become floats as [`round`] says, and
+/// are multiplied as such: below 2²⁴ that is exact, and the Cortex-A76 multiplies floats on both of its pipes, integers of 32
+/// bits on one and in twice the time. What it copies from a general register takes neither.
 ///
 /// # Safety
 /// 32 quants must be readable `AT` bytes behind `x`.
@@ -442,44 +444,37 @@ pub(super) unsafe fn column_sixteens_dotprod<F: Quads, const AT: usize, const LA
     x: *const i8,
     scale: float32x4_t,
     scales: float32x4_t,
-    factors: [int32x4_t; 2],
+    factors: [float32x4_t; 2],
 ) -> float32x4_t {
-    macro_rules! column {
-        ($convert:literal) => {
-            asm!(
-                "ldp {low:q}, {high:q}, [{x}, #{at}]",
-                "movi {first:v}.2d, #0",
-                "movi {last:v}.2d, #0",
-                "sdot {first:v}.4s, {w0:v}.16b, {low:v}.4b[0]",
-                "sdot {last:v}.4s, {w4:v}.16b, {high:v}.4b[0]",
-                "sdot {first:v}.4s, {w1:v}.16b, {low:v}.4b[1]",
-                "sdot {last:v}.4s, {w5:v}.16b, {high:v}.4b[1]",
-                "sdot {first:v}.4s, {w2:v}.16b, {low:v}.4b[2]",
-                "sdot {last:v}.4s, {w6:v}.16b, {high:v}.4b[2]",
-                "sdot {first:v}.4s, {w3:v}.16b, {low:v}.4b[3]",
-                "sdot {last:v}.4s, {w7:v}.16b, {high:v}.4b[3]",
-                "mul {first:v}.4s, {first:v}.4s, {f0:v}.4s",
-                "mla {first:v}.4s, {last:v}.4s, {f1:v}.4s",
-                "fmul {low:v}.4s, {scale:v}.4s, {scales:v}.s[{lane}]",
-                $convert,
-                "fmla {total:v}.4s, {first:v}.4s, {low:v}.4s",
-                total = inout(vreg) total, first = out(vreg) _, last = out(vreg) _, low = out(vreg) _,
-                high = out(vreg) _, x = in(reg) x, f0 = in(vreg) factors[0], f1 = in(vreg) factors[1],
-                w0 = in(vreg) w[0], w1 = in(vreg) w[1], w2 = in(vreg) w[2], w3 = in(vreg) w[3],
-                w4 = in(vreg) w[4], w5 = in(vreg) w[5], w6 = in(vreg) w[6], w7 = in(vreg) w[7],
-                scale = in(vreg) scale, scales = in(vreg) scales,
-                at = const AT, lane = const LANE,
-                options(pure, readonly, nostack, preserves_flags)
-            )
-        };
-    }
     // SAFETY: the caller's promise.
     unsafe {
-        if F::FRACTION == 2 {
-            column!("scvtf {first:v}.4s, {first:v}.4s, #2");
-        } else {
-            column!("scvtf {first:v}.4s, {first:v}.4s");
-        }
+        asm!(
+            "ldp {low:q}, {high:q}, [{x}, #{at}]",
+            "dup {first:v}.4s, {round:w}",
+            "dup {last:v}.4s, {round:w}",
+            "sdot {first:v}.4s, {w0:v}.16b, {low:v}.4b[0]",
+            "sdot {last:v}.4s, {w4:v}.16b, {high:v}.4b[0]",
+            "sdot {first:v}.4s, {w1:v}.16b, {low:v}.4b[1]",
+            "sdot {last:v}.4s, {w5:v}.16b, {high:v}.4b[1]",
+            "sdot {first:v}.4s, {w2:v}.16b, {low:v}.4b[2]",
+            "sdot {last:v}.4s, {w6:v}.16b, {high:v}.4b[2]",
+            "sdot {first:v}.4s, {w3:v}.16b, {low:v}.4b[3]",
+            "sdot {last:v}.4s, {w7:v}.16b, {high:v}.4b[3]",
+            "dup {high:v}.4s, {round:w}",
+            "fmul {low:v}.4s, {scale:v}.4s, {scales:v}.s[{lane}]",
+            "fsub {first:v}.4s, {first:v}.4s, {high:v}.4s",
+            "fsub {last:v}.4s, {last:v}.4s, {high:v}.4s",
+            "fmul {first:v}.4s, {first:v}.4s, {f0:v}.4s",
+            "fmla {first:v}.4s, {last:v}.4s, {f1:v}.4s",
+            "fmla {total:v}.4s, {first:v}.4s, {low:v}.4s",
+            total = inout(vreg) total, first = out(vreg) _, last = out(vreg) _, low = out(vreg) _,
+            high = out(vreg) _, x = in(reg) x, f0 = in(vreg) factors[0], f1 = in(vreg) factors[1],
+            w0 = in(vreg) w[0], w1 = in(vreg) w[1], w2 = in(vreg) w[2], w3 = in(vreg) w[3],
+            w4 = in(vreg) w[4], w5 = in(vreg) w[5], w6 = in(vreg) w[6], w7 = in(vreg) w[7],
+            scale = in(vreg) scale, scales = in(vreg) scales, round = in(reg) const { round(F::FRACTION).to_bits() },
+            at = const AT, lane = const LANE,
+            options(pure, readonly, nostack, preserves_flags)
+        );
     }
     total
 }

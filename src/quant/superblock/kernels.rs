@@ -140,7 +140,7 @@ fn prefetch(from: *const u8, lines: usize) {
 /// Makes the kernels of a level: as in [`super::super::block32`], but for where the scales are.
 macro_rules! kernels {
     ($features:literal, $kernels:ident, $one:ident, $fraction:expr, $quads:ident, $spread:ident, $dot:ident, $dot_sixteens:ident,
-        $column:ident, $column_sixteens:ident, $($quad:literal)+,
+        $factor:expr, $column:ident, $column_sixteens:ident, $($quad:literal)+,
         $($name:ident: $columns:literal = $([$first:literal: $($lane:literal)+])+;)+) => {
         const fn $kernels<F: Superblock>() -> Kernels {
             let [two, four, eight, sixteen] = [$($name::<F> as Several),+];
@@ -226,7 +226,7 @@ macro_rules! kernels {
                     unsafe {
                         let quants = F::$quads(&mut data.cast());
                         let unit = neon::load_floats(scale);
-                        let two = [factors.cast::<int32x4_t>().read(), factors.add(TILE).cast::<int32x4_t>().read()];
+                        let two = [factors, factors.add(TILE)].map(|four| $factor(four.cast::<int32x4_t>().read()));
                         $(
                             let four_scales = neon::load_floats_at::<{ 4 * $first }>(scales);
                             if F::SIXTEENS {
@@ -279,8 +279,8 @@ macro_rules! kernels {
     };
 }
 
-kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_neon, dot_sixteens_neon, column_neon, column_sixteens_neon,
-    0 1 2 3,
+kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_neon, dot_sixteens_neon,
+    |four| four, column_neon, column_sixteens_neon, 0 1 2 3,
     two_neon: 2 = [0: 0 1];
     four_neon: 4 = [0: 0 1 2 3];
     eight_neon: 8 = [0: 0 1 2 3] [4: 0 1 2 3];
@@ -288,7 +288,7 @@ kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_neon, dot_sixt
 }
 
 kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, F::FRACTION, quad_dotprod, pair, dot_dotprod, dot_sixteens_dotprod,
-    column_dotprod, column_sixteens_dotprod, 0 1 2 3,
+    |four| vcvtq_f32_s32(four), column_dotprod, column_sixteens_dotprod, 0 1 2 3,
     two_dotprod: 2 = [0: 0 1];
     four_dotprod: 4 = [0: 0 1 2 3];
     eight_dotprod: 8 = [0: 0 1 2 3] [4: 0 1 2 3];
