@@ -16,10 +16,9 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use embodios::source::InPlace;
-use embodios_bsp::board::{Board, Devices, HeaderUart, Release};
+use embodios_bsp::board::{Begun, Board, Devices, HeaderUart, Release};
 use embodios_bsp::cpu::mmu::{MapError, Tables};
-use embodios_bsp::cpu::psci::Refused;
-use embodios_bsp::cpu::{self, CORES_MAX, cores, mmu};
+use embodios_bsp::cpu::{self, CORES_MAX, mmu};
 use embodios_bsp::drivers::framebuffer::{Depth, Framebuffer, Pixels, Surface};
 use embodios_bsp::handoff::{self, Handoff};
 use embodios_firmware::layout::{Image, LINK_ADDRESS, PAGE_ZERO, Plan};
@@ -680,35 +679,15 @@ pub fn initrd(layout: &Layout) -> Option<&'static InPlace> {
     }))
 }
 
-/// Lets the other cores begin. Returns how many cores there are, as far as that is known.
-pub fn release_cores(board: &Board, release: Release) -> usize {
+/// Lets the other cores begin.
+pub fn release_cores(board: &Board, release: Release) -> Begun {
     PARAMETERS.0[0].store(TABLES.root(), Ordering::Release);
     PARAMETERS.0[1].store(mmu::SCTLR, Ordering::Release);
     PARAMETERS.0[2].store(1, Ordering::Release);
-    mmu::clean(&PARAMETERS.0); // they read it with their caches off
     let entry = embodios_core_entry as *const () as usize;
-    match release {
-        Release::Words(words) => {
-            for word in &words[1..board.cores] {
-                // SAFETY: the words are in page 0, which only the stub uses and which is mapped; the entry code
-                // expects nothing of a core.
-                unsafe { cores::release(*word as usize, entry) };
-            }
-            board.cores
-        }
-        Release::Firmware(firmware) => {
-            // A machine may have been given fewer cores. One that can't be started for another reason counts:
-            // that it does not come is told.
-            let missing = |&core: &usize| {
-                // SAFETY: the entry code expects nothing of a core.
-                let told = unsafe { firmware.start_core(cpu::affinity(core), entry as u64) };
-                told == Err(Refused::NoSuchCore)
-            };
-            (1..board.cores).find(missing).unwrap_or(board.cores)
-        }
-        // Those that a boot loader started with us are nudged by events: whoever comes, comes.
-        Release::Nothing => board.cores,
-    }
+    // SAFETY: spin-table words are in page 0, which only the stub uses and which is mapped; the entry code expects nothing of a
+    // core but these parameters.
+    unsafe { release.start(board.cores, entry, &PARAMETERS.0) }
 }
 
 /// Takes page 0 away once no core is in it any more: a null pointer then faults.

@@ -59,10 +59,10 @@ fn start(entry: boot::Entry) -> ! {
 
     // 4. The other cores.
     lamp::stage(4);
-    let wanted = boot::release_cores(board, release);
-    let here = platform::TEAM.gather(wanted, CORE_LIMIT, cpu::send_event);
+    let begun = boot::release_cores(board, release);
+    let here = platform::TEAM.gather(begun.cores, CORE_LIMIT, cpu::send_event);
     boot::close_page_zero();
-    platform::report(&handoff, &layout, &here, wanted);
+    platform::report(&handoff, &layout, &here, &begun);
 
     // 5. The shell, until `off`.
     lamp::stage(5);

@@ -9,12 +9,13 @@ pub mod rpi4;
 pub mod rpi5;
 
 use core::ops::Range;
+use core::sync::atomic::AtomicU64;
 
 use tock_registers::interfaces::Readable;
 use tock_registers::registers::ReadOnly;
 
-use crate::cpu::guarded;
-use crate::cpu::psci::Psci;
+use crate::cpu::psci::{Psci, Refused};
+use crate::cpu::{self, CORES_MAX, guarded, mmu};
 use crate::drivers::{gic, gpio, led, mailbox, mini_uart, pci, pl011, power, sd_slot, sdhci, system_timer};
 use crate::handoff::Handoff;
 
@@ -40,6 +41,54 @@ pub enum Release {
     Firmware(Psci),
     /// Nothing: those that a boot loader started with us wait in our entry code.
     Nothing,
+}
+
+/// What became of cores 1 to 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// How many cores there are, core 0 included, as far as that is known.
+    pub cores: usize,
+    /// Why one was not started, where a firmware says so.
+    pub refused: [Option<Refused>; CORES_MAX],
+}
+
+impl Release {
+    /// Lets the other cores begin at `entry`, its address in memory. `parameters` is what they read there with their caches
+    /// off: it is cleaned to memory first.
+    ///
+    /// # Safety
+    /// It must be the board we are on, `entry` code that a core can begin with, caches and MMU off, and spin-table words must be
+    /// mapped for writing and not used by anything else.
+    pub unsafe fn start(self, cores: usize, entry: usize, parameters: &[AtomicU64]) -> Begun {
+        mmu::clean(parameters);
+        let mut begun = Begun { cores, refused: [None; CORES_MAX] };
+        match self {
+            Self::Words(words) => {
+                for word in &words[1..cores] {
+                    // SAFETY: the caller vouches for words and entry.
+                    unsafe { cpu::cores::release(*word as usize, entry) };
+                }
+            }
+            Self::Firmware(firmware) => {
+                for core in 1..cores {
+                    // SAFETY: the caller vouches for the entry.
+                    match unsafe { firmware.start_core(cpu::affinity(core), entry as u64) } {
+                        Ok(()) => {}
+                        // A machine may have been given fewer cores.
+                        Err(Refused::NoSuchCore) => {
+                            begun.cores = core;
+                            break;
+                        }
+                        // It counts: that it does not come is told.
+                        Err(why) => begun.refused[core] = Some(why),
+                    }
+                }
+            }
+            // Those that a boot loader started with us are nudged by events: whoever comes, comes.
+            Self::Nothing => {}
+        }
+        begun
+    }
 }
 
 /// A chip's stepping, and what hangs on it.
@@ -283,7 +332,6 @@ impl Revision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::mmu;
 
     #[test]
     fn every_board_has_a_way_to_be_switched_off_and_a_card_slot_or_a_reason() {

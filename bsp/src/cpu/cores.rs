@@ -417,8 +417,14 @@ fn start_event_stream() -> bool {
 /// `word` must be the release word of a parked core, mapped and not used by anything else, and `entry` code
 /// that a core can begin with, caches and MMU off.
 pub unsafe fn release(word: usize, entry: usize) {
-    // SAFETY: the caller vouches for the word.
-    unsafe { (word as *mut u64).write_volatile(entry as u64) };
+    #[cfg(not(target_os = "none"))]
+    let stored = crate::machine::here().store(word, 8, entry as u64);
+    #[cfg(target_os = "none")]
+    let stored = false;
+    if !stored {
+        // SAFETY: the caller vouches for the word.
+        unsafe { (word as *mut u64).write_volatile(entry as u64) };
+    }
     super::mmu::clean_range(word..word + 8);
     super::send_event();
 }

@@ -41,6 +41,8 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSuchCore => f.write_str("there is no such core"),
+            Self::Because(-4) => f.write_str("the firmware says that it is on already"),
+            Self::Because(-5) => f.write_str("the firmware says that it is about to be"),
             Self::Because(code) => write!(f, "the firmware refused with code {code}"),
         }
     }
@@ -127,8 +129,12 @@ impl Psci {
         }
         #[cfg(not(target_os = "none"))]
         {
-            let _ = (function, first, second);
-            u64::MAX // NOT_SUPPORTED
+            use crate::machine::{self, Conduit};
+            let conduit = match self.0 {
+                Way::Hypervisor => Conduit::Hvc,
+                Way::Monitor => Conduit::Smc,
+            };
+            machine::here().call(conduit, [function, first, second, 0])
         }
     }
 }

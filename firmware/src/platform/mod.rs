@@ -18,7 +18,7 @@ use core::time::Duration;
 
 use embodios::source::InPlace;
 use embodios::{ByteSource, Pool};
-use embodios_bsp::board::Revision;
+use embodios_bsp::board::{Begun, Revision};
 use embodios_bsp::cpu::cores::Team;
 use embodios_bsp::cpu::pmu::Pmu;
 use embodios_bsp::cpu::{self, exception, guarded, prefetch, timer};
@@ -411,13 +411,15 @@ impl Platform for Machine {
 }
 
 /// What the boot loader and the cores left to say, before the banner.
-pub fn report(handoff: &Handoff, layout: &Layout, here: &[bool], wanted: usize) {
+pub fn report(handoff: &Handoff, layout: &Layout, here: &[bool], begun: &Begun) {
     let say = |text: String| Line.write(text.as_bytes());
     if Port::asked_for(handoff) == Port::Header && header_uart().is_none() {
         say(format!("{NO_HEADER_UART}\r\n"));
     }
-    for (core, _) in here.iter().enumerate().take(wanted).filter(|(_, here)| !**here) {
-        say(format!("Core {core} did not start: going on with {}.\r\n", TEAM.width()));
+    for (core, _) in here.iter().enumerate().take(begun.cores).filter(|(_, here)| !**here) {
+        let why = begun.refused.get(core).copied().flatten();
+        let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+        say(format!("Core {core} did not start{why}: going on with {}.\r\n", TEAM.width()));
     }
     if handoff.incomplete {
         say(String::from(
