@@ -5,6 +5,8 @@
 
 #[path = "boot/display.rs"]
 mod display;
+#[path = "boot/large.rs"]
+mod large;
 #[path = "boot/light.rs"]
 mod light;
 #[path = "boot/raspberry_pi_5.rs"]
@@ -23,7 +25,7 @@ use embodi::{build, models};
 use embodios::generate::{Conversation, Event};
 use embodios::sampler::Settings;
 use embodios::source::Memory;
-use embodios::{LoadOptions, Model, Session, quant, synth};
+use embodios::{ByteSource, LoadOptions, Model, Session, quant, synth};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -152,8 +154,11 @@ struct Here {
 
 impl Here {
     fn new(bytes: Vec<u8>) -> Self {
-        let source = Memory(Box::leak(bytes.into_boxed_slice())); // for the rest of the test
-        let model = Model::load(&source, &LoadOptions::default(), &mut |_| ControlFlow::Continue(()));
+        Self::load(&Memory(Box::leak(bytes.into_boxed_slice()))) // for the rest of the test
+    }
+
+    fn load(source: &dyn ByteSource) -> Self {
+        let model = Model::load(source, &LoadOptions::default(), &mut |_| ControlFlow::Continue(()));
         let threads = Threads::new(embodi::host::cores()).expect("threads");
         Self { model: model.unwrap_or_else(|error| panic!("{error}")), threads }
     }

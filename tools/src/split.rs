@@ -40,7 +40,11 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Writes the shards of a model, with at most so many bytes of tensor data each, and gives their paths.
-fn cut(source: &dyn ByteSource, size: u64, folder: &Path, stem: &str) -> Result<Vec<PathBuf>> {
+///
+/// # Errors
+///
+/// What is split already, needs no splitting, or has a tensor larger than that; what can't be read or written.
+pub fn cut(source: &dyn ByteSource, size: u64, folder: &Path, stem: &str) -> Result<Vec<PathBuf>> {
     let gguf = Gguf::open(source).map_err(host::said)?;
     let alignment = gguf.metadata.opt_u32("general.alignment").map_err(host::said)?;
     ensure!(

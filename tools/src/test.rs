@@ -39,10 +39,14 @@ enum Part {
     Bench,
     /// The kernels' machine code in the image: how it loads, what it spills
     Code,
+    /// A model of more than 4 GiB, from the card to its end: a quarter of an hour, 14 GB of disk, 12 GB of memory; only
+    /// if it is asked for
+    Large,
 }
 
 impl Part {
-    const ALL: [Self; 6] = [Self::Lint, Self::Host, Self::Neon, Self::Boot, Self::Bench, Self::Code];
+    /// What every run has.
+    const USUAL: [Self; 6] = [Self::Lint, Self::Host, Self::Neon, Self::Boot, Self::Bench, Self::Code];
 
     fn needs(self) -> &'static [Step] {
         match self {
@@ -53,14 +57,14 @@ impl Part {
                 &[Step::BoardTarget, Step::System, Step::Model, Step::Gemma, Step::BootFiles, Step::CardTools]
             }
             Self::Bench => &[Step::BoardTarget, Step::System, Step::Model, Step::Gemma],
+            Self::Large => &[Step::BoardTarget, Step::System],
         }
     }
 }
 
 /// Carries out `test`.
 pub fn run(args: &Args) -> Result<()> {
-    let parts: Vec<Part> =
-        Part::ALL.into_iter().filter(|part| args.part.is_none_or(|only| only == *part)).collect();
+    let parts = args.part.map_or_else(|| Part::USUAL.to_vec(), |only| vec![only]);
     // All of the set-up first: what is missing shows before half an hour of tests.
     let mut summary = Vec::new();
     for step in Step::ALL {
@@ -142,6 +146,12 @@ fn carry_out(part: Part, filter: Option<&str>) -> Result<Vec<Outcome>> {
             let chosen = [&THIS_TOOL[..], &["--test", "disassembly"]].concat();
             Ok(vec![timed("kernels' machine code", || {
                 cargo_test(Toolchain::Current.cargo(), &chosen, filter, &[])
+            })])
+        }
+        Part::Large => {
+            let chosen = [&THIS_TOOL[..], &["--test", "boot"]].concat();
+            Ok(vec![timed("firmware, a large model", || {
+                cargo_test(Toolchain::Current.cargo(), &chosen, filter, &["--ignored"])
             })])
         }
         Part::Boot => {
