@@ -7,13 +7,11 @@
 //! (receive is bit 0) and misses that data length 8 needs both low bits of the line register: the lines below
 //! follow the chip.
 
-use core::time::Duration;
-
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::{LocalRegisterCopy, register_bitfields, register_structs};
 
 use super::registers::{ReadOnly, ReadWrite};
-use super::{Serial, WRITE_LIMIT};
+use super::{CHARACTER, DRAIN_LIMIT, Serial, WRITE_LIMIT};
 use crate::cpu::timer;
 
 register_bitfields![u32,
@@ -56,12 +54,17 @@ impl Registers {
     /// Sets it up from any state, receiving without interrupts: those come with [`Serial::notify`].
     pub fn start(&self, clock_hz: u32, baud: u32) {
         self.enables.set(self.enables.get() | 1); // the other bits are SPI 1 and 2
+        self.flush(); // what a boot loader has left is sent as it meant it
+        let was_on = self.control.get() & 3 != 0;
         self.control.set(0);
+        if was_on {
+            timer::pause(CHARACTER);
+        }
+        self.line.set(3); // first: bit 7 puts the baud rate in the place of two other registers
         self.interrupts.set(0);
-        self.line.set(3);
         self.modem.set(0);
         self.identify.set(6);
-        self.set_clock(clock_hz, baud);
+        self.baud.set(divisor(clock_hz, baud));
         self.control.set(3);
     }
 
@@ -97,7 +100,7 @@ impl Serial for Registers {
     }
 
     fn flush(&self) {
-        timer::wait_until(Duration::from_millis(20), || self.look().is_set(Status::TRANSMIT_IDLE));
+        timer::wait_until(DRAIN_LIMIT, || self.look().is_set(Status::TRANSMIT_IDLE));
     }
 
     fn notify(&self, on: bool) {

@@ -23,6 +23,12 @@ use core::time::Duration;
 /// How long a byte may wait for room in a transmitter: at 9600 baud it takes a millisecond.
 pub const WRITE_LIMIT: Duration = Duration::from_millis(20);
 
+/// How long a full transmitter may take to empty itself: 17 characters at 9600 baud.
+const DRAIN_LIMIT: Duration = Duration::from_millis(20);
+/// A character at 9600 baud, and some: a port that is switched off finishes the one under way, and nothing tells when
+/// one that is received has ended.
+const CHARACTER: Duration = Duration::from_micros(1_100);
+
 /// Bytes that a receiver dropped because nobody took them in time.
 pub(crate) static LOST: AtomicU64 = AtomicU64::new(0);
 

@@ -8,13 +8,11 @@
 //!
 //! Source: Arm DDI 0183, chapter 3.
 
-use core::time::Duration;
-
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::{register_bitfields, register_structs};
 
 use super::registers::{ReadOnly, ReadWrite, WriteOnly};
-use super::{Serial, WRITE_LIMIT};
+use super::{CHARACTER, DRAIN_LIMIT, Serial, WRITE_LIMIT};
 use crate::cpu::timer;
 
 register_bitfields![u32,
@@ -87,9 +85,14 @@ impl Registers {
     /// Sets it up from any state, receiving without interrupts: those come with [`Serial::notify`]. Without a speed
     /// (clock in hertz, baud) it keeps its own.
     pub fn start(&self, speed: Option<(u32, u32)>) {
-        // A byte may be on its way; its time is bounded, and changing the divisor under it would garble it.
-        timer::wait_until(Duration::from_millis(5), || !self.flags.is_set(Flags::BUSY));
+        // What a boot loader has left is sent as it meant it. Then, by 3.3.8: off, a character under way either way is
+        // finished, the FIFOs are emptied, and only now anything else changes.
+        self.flush();
+        let was_on = self.control.is_set(Control::ENABLE);
         self.control.set(0);
+        if was_on {
+            timer::pause(CHARACTER);
+        }
         self.interrupts.set(0);
         self.line.set(0); // FIFOs off: emptied
         if let Some((clock_hz, baud)) = speed {
@@ -127,7 +130,7 @@ impl Serial for Registers {
     }
 
     fn flush(&self) {
-        timer::wait_until(Duration::from_millis(20), || !self.flags.is_set(Flags::BUSY));
+        timer::wait_until(DRAIN_LIMIT, || !self.flags.is_set(Flags::BUSY));
     }
 
     fn notify(&self, on: bool) {

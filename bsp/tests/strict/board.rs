@@ -8,7 +8,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::Once;
 
-use embodios_bsp::machine::{self, Machine, Placed};
+pub use embodios_bsp::machine::Placed;
+use embodios_bsp::machine::{self, Machine};
 
 const ACCESS: u64 = 100; // ns: a register access over the bus
 const LOOK: u64 = 1_000; // ns: a look at the clock
