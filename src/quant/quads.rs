@@ -21,7 +21,7 @@ pub trait Quads {
     const ZERO: i32;
     /// Whether a quant can be negative before [`Self::ZERO`] is taken off.
     const SIGNED: bool;
-    /// For `sdot`, by how many bits quants are shifted left: 0, or 2 for those of six bits and 3 for those of five, which then
+    /// For `sdot`, by how many bits quants are shifted left: 0, or 2 for those of six bits, 3 for those of five and 5 for those of three, which then
     /// cost a mask where they would a shift. The conversion of their sum takes it off again.
     const FRACTION: i32 = 0;
 }
@@ -56,6 +56,19 @@ pub(super) unsafe fn four(from: &mut From) -> [int8x16_t; 4] {
             options(pure, readonly, nostack, preserves_flags));
     }
     [a, b, c, d]
+}
+
+/// The next three.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(super) unsafe fn three(from: &mut From) -> [int8x16_t; 3] {
+    let (a, b, c): (int8x16_t, int8x16_t, int8x16_t);
+    // SAFETY: the caller's promise: 48 bytes.
+    unsafe {
+        asm!("ld1 {{v16.16b-v18.16b}}, [{}], #48", inout(reg) *from, out("v16") a, out("v17") b, out("v18") c,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    [a, b, c]
 }
 
 /// A quad of nibbles: the low ones of a word are columns 0 to 15 of a block, the high ones 16 to 31.
@@ -285,7 +298,7 @@ pub(super) unsafe fn column_dotprod<F: Quads, const AT: usize, const LANE: usize
             (0, 3) => column!("movi {sum:v}.2d, #0", ", #3"),
             (_, 0) => column!("dup {sum:v}.4s, {zeros:v}.s[{lane}]", "", zeros = zeros),
             (_, 3) => column!("dup {sum:v}.4s, {zeros:v}.s[{lane}]", ", #3", zeros = zeros),
-            _ => const { assert!(F::FRACTION == 0 || F::FRACTION == 3 || F::FRACTION == 2) },
+            _ => const { assert!(matches!(F::FRACTION, 0 | 2 | 3 | 5)) },
         }
     }
     total
@@ -427,6 +440,74 @@ pub(super) fn dot_sixteens_dotprod<F: Quads>(
     let last = neon::sdot_lane::<3>(sum, w[7], high);
     let sum = vmlaq_s32(vmulq_s32(first, factors[0]), last, factors[1]);
     if F::FRACTION == 2 { vcvtq_n_f32_s32::<2>(sum) } else { vcvtq_f32_s32(sum) }
+}
+
+/// As [`dot_sixteens_neon`], where sums of 16 products fit in 16 bits; so are the factors, those of the first 16 columns before
+/// those of the last.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+#[allow(clippy::extra_unused_type_parameters)] // called as `dot_narrow_sixteens_dotprod` is
+pub(super) fn dot_narrow_sixteens_neon<F: Quads>(
+    w: &[int8x16_t; 8],
+    x: [int8x16_t; 8],
+    factors: int16x8_t,
+) -> float32x4_t {
+    let more = |(low, high), i: usize| (smlal(low, w[i], x[i]), smlal2(high, w[i], x[i]));
+    let four = |i: usize| {
+        let (low, high) = more(more(more(smull(w[i], x[i]), i + 1), i + 2), i + 3);
+        addp_16(low, high)
+    };
+    scaled_sixteens(addp_16(four(0), four(4)), factors)
+}
+
+/// The same by `sdot`.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn dot_narrow_sixteens_dotprod<F: Quads>(
+    w: &[int8x16_t; 8],
+    (low, high): (int8x16_t, int8x16_t),
+    factors: int16x8_t,
+) -> float32x4_t {
+    let sum = sdot_first(w[0], low);
+    let sum = neon::sdot_lane::<1>(sum, w[1], low);
+    let sum = neon::sdot_lane::<2>(sum, w[2], low);
+    let first = neon::sdot_lane::<3>(sum, w[3], low);
+    let sum = sdot_first(w[4], high);
+    let sum = neon::sdot_lane::<1>(sum, w[5], high);
+    let sum = neon::sdot_lane::<2>(sum, w[6], high);
+    let last = neon::sdot_lane::<3>(sum, w[7], high);
+    let sums = if F::FRACTION == 5 {
+        vshrn_high_n_s32::<5>(vshrn_n_s32::<5>(first), last)
+    } else {
+        vuzp1q_s16(vreinterpretq_s16_s32(first), vreinterpretq_s16_s32(last))
+    };
+    scaled_sixteens(sums, factors)
+}
+
+/// The first of a chain of `sdot` by element. Its zero is copied from a general register, which the Cortex-A76 does on neither
+/// of the pipes that multiply.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn sdot_first(w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    let sum;
+    // SAFETY: registers only; the instruction exists where this function may be called.
+    unsafe {
+        asm!("dup {0:v}.4s, wzr", "sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[0]", out(vreg) sum, in(vreg) w, in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// Sums of the first 16 columns of four rows, then of their last 16, times a factor each.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+fn scaled_sixteens(sums: int16x8_t, factors: int16x8_t) -> float32x4_t {
+    let first = vmull_s16(vget_low_s16(sums), vget_low_s16(factors));
+    vcvtq_f32_s32(vmlal_high_s16(first, sums, factors))
 }
 
 /// As [`column_dotprod`], with factors of the first and of the last 16 columns. Both sums become floats as [`round`] says, and

@@ -177,7 +177,9 @@ pub trait Superblock: Quads {
     /// Whether parts have a minimum.
     const MINIMUM: bool;
     /// Whether each 16 weights have a factor. Then a sum of 32 products of factor, quant and activation has to be below 2²⁴
-    /// in magnitude, [`Quads::ZERO`] 0, and 8 products of a quant and an activation must fit in 16 bits.
+    /// in magnitude, [`Quads::ZERO`] 0, and 8 products of a quant and an activation must fit in 16 bits. If the format is
+    /// [`Quads::NARROW`], too, a factor times a quant has to fit in a signed byte as [`Self::scales`] tells the factor, which may
+    /// turn its sign and that of the scale: kernels for several columns make one integer of both.
     const SIXTEENS: bool;
     /// What a part of a block means.
     fn unpack(block: &[u8], part: usize) -> Part;
@@ -313,6 +315,7 @@ impl<F: Superblock> Format for Superblocks<F> {
         sums: &mut [Sums],
     ) {
         const { assert!(!F::SIXTEENS || F::ZERO == 0 && !F::MINIMUM, "factors, or a minimum") };
+        const { assert!(!(F::SIXTEENS && F::NARROW) || matches!(F::FRACTION, 0 | 5), "as they are narrowed") };
         assert!(inputs.blocks().is_multiple_of(PARTS), "whole superblocks");
         let tile_bytes = inputs.blocks() / PARTS * TILE * F::BYTES;
         assert_eq!(

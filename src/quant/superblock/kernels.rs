@@ -2,13 +2,15 @@
 
 use super::super::input::{BLOCK, Inputs, Lanes};
 use super::super::quads::{
-    From, column_dotprod, column_neon, column_sixteens_dotprod, column_sixteens_neon, dot_dotprod, dot_neon,
-    dot_sixteens_dotprod, dot_sixteens_neon, pair, repeated, then,
+    From, Quads, column_dotprod, column_neon, column_sixteens_dotprod, column_sixteens_neon, dot_dotprod,
+    dot_narrow_sixteens_dotprod, dot_narrow_sixteens_neon, dot_neon, dot_sixteens_dotprod, dot_sixteens_neon,
+    pair, repeated, then,
 };
 use super::super::{Sums, TILE};
 use super::{HIGH, Head, PARTS, Scales, Superblock, head, words};
 use crate::simd::{Level, neon};
 use core::arch::{aarch64::*, asm};
+use core::marker::PhantomData;
 
 /// A tile by one column.
 type Single = unsafe fn(tile: *const u8, lanes: &Lanes<'_>, sums: &mut Sums);
@@ -121,6 +123,48 @@ fn factors_of<const QUAD: usize>(bytes: uint8x16_t) -> int32x4_t {
     if QUAD.is_multiple_of(2) { vmovl_s16(vget_low_s16(two)) } else { vmovl_high_s16(two) }
 }
 
+/// The same of the first and of the last 16 weights, in 16 bits.
+#[inline]
+#[target_feature(enable = "neon")]
+fn narrow_factors_of<const QUAD: usize>([first, last]: [uint8x16_t; 2]) -> int16x8_t {
+    let (first, last) = (vreinterpretq_s32_u8(first), vreinterpretq_s32_u8(last));
+    let two = if QUAD < 2 { vzip1q_s32(first, last) } else { vzip2q_s32(first, last) };
+    let two = vreinterpretq_s8_s32(two);
+    if QUAD.is_multiple_of(2) { vmovl_s8(vget_low_s8(two)) } else { vmovl_high_s8(two) }
+}
+
+/// Whether factors and quants become one integer for several columns.
+const fn folds<F: Superblock>() -> bool {
+    F::SIXTEENS && F::NARROW
+}
+
+/// A format whose factors and quants have become one integer.
+struct Folded<F>(PhantomData<F>);
+
+impl<F: Superblock> Quads for Folded<F> {
+    const NARROW: bool = false;
+    const ZERO: i32 = 0;
+    const SIGNED: bool = true;
+}
+
+/// The quants of a quad, the first and the last 16 columns times a factor of each row.
+#[inline]
+#[target_feature(enable = "neon")]
+fn folded(quants: [int8x16_t; 8], factors: [int32x4_t; 2]) -> [int8x16_t; 8] {
+    // A factor's lowest byte, four times.
+    let spread = |four: int32x4_t| {
+        let bytes = vreinterpretq_s8_s32(four);
+        let two = vreinterpretq_s16_s8(vtrn1q_s8(bytes, bytes));
+        vreinterpretq_s8_s16(vtrn1q_s16(two, two))
+    };
+    let [first, last] = [spread(factors[0]), spread(factors[1])];
+    let mut folded = quants;
+    for (index, quants) in folded.iter_mut().enumerate() {
+        *quants = vmulq_s8(*quants, if index < 4 { first } else { last });
+    }
+    folded
+}
+
 /// How far ahead of a part the next ones are asked for: as in [`super::super::block32`].
 const AHEAD: usize = 1024;
 
@@ -140,7 +184,7 @@ fn prefetch(from: *const u8, lines: usize) {
 /// Makes the kernels of a level: as in [`super::super::block32`], but for where the scales are.
 macro_rules! kernels {
     ($features:literal, $kernels:ident, $one:ident, $fraction:expr, $quads:ident, $spread:ident, $dot:ident, $dot_sixteens:ident,
-        $factor:expr, $column:ident, $column_sixteens:ident, $($quad:literal)+,
+        $dot_narrow_sixteens:ident, $factor:expr, $column:ident, $column_sixteens:ident, $($quad:literal)+,
         $($name:ident: $columns:literal = $([$first:literal: $($lane:literal)+])+;)+) => {
         const fn $kernels<F: Superblock>() -> Kernels {
             let [two, four, eight, sixteen] = [$($name::<F> as Several),+];
@@ -176,7 +220,9 @@ macro_rules! kernels {
                             data = then(data, &mut totals[($quad + 3) % 4]);
                             let quants = F::$quads(&mut data);
                             let mut four = numbers[$quad];
-                            let products = if F::SIXTEENS {
+                            let products = if folds::<F>() {
+                                $dot_narrow_sixteens::<F>(&quants, x, narrow_factors_of::<$quad>(bytes))
+                            } else if F::SIXTEENS {
                                 let two = bytes.map(|bytes| factors_of::<$quad>(bytes));
                                 $dot_sixteens::<F>(&quants, x, two)
                             } else {
@@ -224,12 +270,25 @@ macro_rules! kernels {
                     // SAFETY: a part of the superblock and of the columns, which the caller promised; behind the scales
                     // and sums of the last column there is room for three more.
                     unsafe {
-                        let quants = F::$quads(&mut data.cast());
                         let unit = neon::load_floats(scale);
-                        let two = [factors, factors.add(TILE)].map(|four| $factor(four.cast::<int32x4_t>().read()));
+                        let two = [factors.cast::<int32x4_t>().read(), factors.add(TILE).cast::<int32x4_t>().read()];
+                        let quants = if folds::<F>() {
+                            folded(F::quad(&mut data.cast()), two)
+                        } else {
+                            F::$quads(&mut data.cast())
+                        };
+                        let two = two.map(|four| $factor(four));
                         $(
                             let four_scales = neon::load_floats_at::<{ 4 * $first }>(scales);
-                            if F::SIXTEENS {
+                            if folds::<F>() {
+                                $(
+                                    let total = totals[$first + $lane];
+                                    totals[$first + $lane] =
+                                        $column::<Folded<F>, { ($first + $lane) * BLOCK }, $lane>(
+                                            total, &quants, x, unit, four_scales, vdupq_n_s32(0),
+                                        );
+                                )+
+                            } else if F::SIXTEENS {
                                 $(
                                     let total = totals[$first + $lane];
                                     totals[$first + $lane] =
@@ -279,7 +338,7 @@ macro_rules! kernels {
     };
 }
 
-kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_neon, dot_sixteens_neon,
+kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_neon, dot_sixteens_neon, dot_narrow_sixteens_neon,
     |four| four, column_neon, column_sixteens_neon, 0 1 2 3,
     two_neon: 2 = [0: 0 1];
     four_neon: 4 = [0: 0 1 2 3];
@@ -288,7 +347,7 @@ kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_neon, dot_sixt
 }
 
 kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, F::FRACTION, quad_dotprod, pair, dot_dotprod, dot_sixteens_dotprod,
-    |four| vcvtq_f32_s32(four), column_dotprod, column_sixteens_dotprod, 0 1 2 3,
+    dot_narrow_sixteens_dotprod, |four| vcvtq_f32_s32(four), column_dotprod, column_sixteens_dotprod, 0 1 2 3,
     two_dotprod: 2 = [0: 0 1];
     four_dotprod: 4 = [0: 0 1 2 3];
     eight_dotprod: 8 = [0: 0 1 2 3] [4: 0 1 2 3];
