@@ -5,6 +5,8 @@
 mod board;
 #[path = "strict/gic/mod.rs"]
 mod gic;
+#[path = "uarts/mistakes.rs"]
+mod mistakes;
 #[path = "strict/uart/mod.rs"]
 mod uart;
 
@@ -12,7 +14,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};
 
 use board::{Board, Device, refusal};
-use embodios_bsp::drivers::{Serial, mini_uart, pl011, take_lost};
+use embodios_bsp::drivers::{Serial, mini_uart, pl011, receive, take_lost};
 use gic::Gic;
 use uart::mini_uart::MiniUart;
 use uart::pl011::{Pl011, character};
@@ -103,12 +105,11 @@ fn typed_and_read(
             continue;
         }
         board.pass(late);
-        let taken = gic.take().expect("the line stays up until it is answered");
-        assert_eq!(taken.number(), number);
-        serial.acknowledge();
-        read.extend(std::iter::from_fn(|| serial.read()));
-        model.line(number as usize, port.asks());
-        gic.end(taken);
+        gic.serve(|taken| {
+            receive(serial, usize::MAX, |byte| read.push(byte));
+            model.line(number as usize, port.asks());
+            taken.number() == number
+        });
     }
     assert_eq!(serial.read(), None, "a character waits that nobody is told of");
     read
@@ -299,139 +300,22 @@ fn the_mini_uart_keeps_its_speed_when_the_core_clock_moves() {
 }
 
 #[test]
+fn a_character_that_the_mini_uart_still_sends_is_not_cut_by_a_new_speed() {
+    let port = MiniUart::new(u64::from(CORE));
+    let (_, registers, _placed) = mini_of(&port);
+    registers.start(CORE, BAUD);
+    assert!(text(5).iter().all(|&byte| registers.write(byte)));
+    registers.set_clock(CORE, BAUD);
+    assert_eq!(port.sent(), text(5));
+}
+
+#[test]
 fn a_wedged_mini_uart_takes_no_more_than_it_holds() {
     let port = MiniUart::in_use(u64::from(CORE), u64::from(BAUD), &text(3));
     port.hold();
     let (_, registers, _placed) = mini_of(&port);
     registers.start(CORE, BAUD);
     assert_eq!((0..100).take_while(|_| registers.write(b'x')).count(), 8);
-}
-
-/// A mistake, and what the model says to it.
-type Mistake<T> = (fn(&Board, &T), &'static str);
-
-/// At a port that a boot loader has left on.
-const MISTAKES_AT_THE_PL011: &[Mistake<Pl011>] = &[
-    (|_, p| _ = p.load(0x18, 1), "32-bit registers"),
-    (|_, p| _ = p.load(0x00, 4), "a character is read where none has come"),
-    (|_, p| (0..17).for_each(|_| p.store(0x00, 4, 0x78)), "a full transmitter"),
-    (|_, p| p.store(0x24, 4, 26), "the divisor changes while the port is on"),
-    (|_, p| p.store(0x2c, 4, 0x70), "the line control changes while the port is on"),
-    (
-        |board, p| {
-            p.store(0x00, 4, 0x78);
-            board.pass(10_000);
-            p.store(0x30, 4, 0);
-            p.store(0x2c, 4, 0);
-        },
-        "changes while a character is sent",
-    ),
-    (
-        |board, p| {
-            p.typed(b"x");
-            board.pass(10_000);
-            p.store(0x30, 4, 0);
-            p.store(0x24, 4, 26);
-        },
-        "changes while a character is received",
-    ),
-    (|_, p| off(p, 0x24, 0), "UARTIBRD of 0"),
-    (|_, p| off(p, 0x28, 64), "UARTFBRD of 64"),
-    (|_, p| off(p, 0x2c, 0x78), "no parity, one stop bit"),
-    (
-        |_, p| {
-            off(p, 0x24, 13);
-            p.store(0x30, 4, 0x301);
-        },
-        "the divisor was written and does not count",
-    ),
-    (
-        |_, p| {
-            off(p, 0x2c, 0x10);
-            p.store(0x30, 4, 0x301);
-        },
-        "characters of 8 bits",
-    ),
-    (|_, p| off(p, 0x00, 0x78), "a transmitter that is off"),
-    (|_, p| p.store(0x30, 4, 0x101), "UARTCR changes while the port is on"),
-    (|_, p| p.store(0x30, 4, 0x381), "loop-back"),
-    (|_, p| p.store(0x34, 4, 0x2d), "UARTIFLS of 0x2d"),
-    (|_, p| p.store(0x38, 4, 0x800), "UARTIMSC"),
-    (|_, p| p.store(0x18, 4, 0), "no register at 0x18 to write"),
-    (|_, p| _ = p.load(0x44, 4), "written, not read"),
-];
-
-/// Switches it off first.
-fn off(port: &Pl011, offset: usize, value: u32) {
-    port.store(0x30, 4, 0);
-    port.store(offset, 4, value);
-}
-
-/// At a port that was set up.
-const MISTAKES_AT_THE_MINI_UART: &[Mistake<MiniUart>] = &[
-    (|_, p| _ = p.load(0x54, 1), "32-bit registers"),
-    (|_, p| p.store(0x04, 4, 1), "the ports beside it are switched"),
-    (
-        |_, p| {
-            p.store(0x04, 4, 0b110);
-            p.load(0x54, 4);
-        },
-        "register 0x54 of a port that is not enabled",
-    ),
-    (|_, p| _ = p.load(0x40, 4), "a character is read where none has come"),
-    (|_, p| (0..10).for_each(|_| p.store(0x40, 4, 0x78)), "a full transmitter"),
-    (
-        |_, p| {
-            p.store(0x60, 4, 0);
-            p.store(0x40, 4, 0x78);
-        },
-        "a transmitter that is off",
-    ),
-    (
-        |_, p| {
-            p.store(0x4c, 4, 0x83);
-            p.store(0x44, 4, 0);
-        },
-        "hidden by the baud rate",
-    ),
-    (|_, p| p.store(0x4c, 4, 1), "8 bits, no break, is 3"),
-    (
-        |board, p| {
-            p.store(0x40, 4, 0x78);
-            board.pass(10_000);
-            p.store(0x68, 4, 270);
-        },
-        "the baud rate changes while a character is sent",
-    ),
-    (
-        |board, p| {
-            p.typed(b"x");
-            board.pass(10_000);
-            p.store(0x4c, 4, 3);
-        },
-        "the line control changes while a character is received",
-    ),
-    (|_, p| p.store(0x68, 4, 0x1_0000), "it has 16 bits"),
-    (|_, p| p.store(0x60, 4, 0x0f), "flow control"),
-    (|_, p| p.store(0x48, 4, 8), "AUX_MU_IIR_REG"),
-    (|_, p| p.store(0x54, 4, 0), "no register at 0x54"),
-];
-
-#[test]
-fn every_mistake_is_refused_with_its_reason() {
-    for (index, (mistake, words)) in MISTAKES_AT_THE_PL011.iter().enumerate() {
-        let port = Pl011::in_use(u64::from(CLOCK), u64::from(BAUD), b"");
-        let (board, _, _placed) = pl011_of(&port);
-        let said = refusal(|| mistake(&board, &port));
-        assert!(said.contains(words), "mistake {index} at the PL011: {words:?}, but {said:?}");
-    }
-    for (index, (mistake, words)) in MISTAKES_AT_THE_MINI_UART.iter().enumerate() {
-        let port = MiniUart::new(u64::from(CORE));
-        let (board, registers, _placed) = mini_of(&port);
-        registers.start(CORE, BAUD);
-        let said = refusal(|| mistake(&board, &port));
-        assert!(said.contains(words), "mistake {index} at the mini-UART: {words:?}, but {said:?}");
-    }
 }
 
 #[test]

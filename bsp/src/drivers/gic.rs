@@ -49,6 +49,8 @@ register_structs! {
 
 /// The software interrupt that wakes a core.
 pub const WAKE: u32 = 0;
+/// Numbers from here on are devices', a core's own ones first; below, other cores'.
+const OF_DEVICES: u32 = 16;
 /// CTLR bits 8:5: interrupts that go round the controller are cut off.
 const NO_BYPASS: u32 = 0x1e0;
 /// Numbers from here on mean: nothing pending.
@@ -139,6 +141,17 @@ impl Gic {
     /// Stops an interrupt.
     pub fn disable(&self, number: u32) {
         self.distributor.disable[number as usize / 32].set(1 << (number % 32));
+    }
+
+    /// Takes what is pending on this core, one after the other, and has `answer` deal with each. One that it does not know
+    /// (false) is stopped, as nobody gets its line down and it would come for ever.
+    pub fn serve(&self, mut answer: impl FnMut(Taken) -> bool) {
+        while let Some(taken) = self.take() {
+            if !answer(taken) && taken.number() >= OF_DEVICES {
+                self.disable(taken.number());
+            }
+            self.end(taken);
+        }
     }
 
     /// Takes the pending interrupt of this core, if there is one.

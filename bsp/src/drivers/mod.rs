@@ -51,6 +51,12 @@ pub trait Serial {
     fn acknowledge(&self);
 }
 
+/// Takes what a serial line has received, at most so many bytes. The interrupt is ended first: one that comes meanwhile stays.
+pub fn receive(line: &(impl Serial + ?Sized), most: usize, take: impl FnMut(u8)) {
+    line.acknowledge();
+    core::iter::from_fn(|| line.read()).take(most).for_each(take);
+}
+
 /// A device of 512-byte blocks.
 pub trait BlockDevice {
     /// How many blocks it has.

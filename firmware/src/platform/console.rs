@@ -184,11 +184,8 @@ pub fn greet() {
 /// Takes everything out of the console's receiver.
 pub fn receive() {
     if let Some(console) = console() {
-        console.acknowledge();
         // As many as come within a second at 115200 baud: a line that is never empty is no line.
-        for byte in core::iter::from_fn(|| console.read()).take(BAUD as usize / 10) {
-            RECEIVED.push(byte);
-        }
+        drivers::receive(console, BAUD as usize / 10, |byte| RECEIVED.push(byte));
     }
 }
 

@@ -54,11 +54,11 @@ fn wake(core: usize) {
 fn acknowledge() {
     if let Some(gic) = gic() {
         let counts = &INTERRUPTS[cpu::core() % cpu::CORES_MAX];
-        while let Some(taken) = gic.take() {
+        gic.serve(|taken| {
             let kind = if taken.is_wake() { &counts.wake } else { &counts.other };
             kind.fetch_add(1, Ordering::Relaxed);
-            gic.end(taken);
-        }
+            taken.is_wake()
+        });
     }
 }
 
@@ -66,25 +66,23 @@ fn acknowledge() {
 pub fn interrupt() {
     let (Some(gic), Some((board, devices, _))) = (gic(), DEVICES.get()) else { return };
     let counts = &INTERRUPTS[cpu::core() % cpu::CORES_MAX];
-    while let Some(taken) = gic.take() {
+    let mini = board.mini_uart.map(|(_, interrupt)| interrupt);
+    gic.serve(|taken| {
         let number = taken.number();
-        let mini = board.mini_uart.map(|(_, interrupt)| interrupt);
-        let kind = if number == devices.pl011_interrupt || Some(number) == mini {
+        let (kind, known) = if number == devices.pl011_interrupt || Some(number) == mini {
             receive();
-            &counts.console
+            (&counts.console, true)
         } else if taken.is_wake() {
-            &counts.wake
+            (&counts.wake, true)
+        } else if number == timer::INTERRUPT {
+            timer::cancel_wake();
+            (&counts.other, true)
         } else {
-            match number {
-                timer::INTERRUPT => timer::cancel_wake(),
-                16.. => gic.disable(number), // nobody asked for it: it would come for ever
-                _ => {}
-            }
-            &counts.other
+            (&counts.other, false)
         };
         kind.fetch_add(1, Ordering::Relaxed);
-        gic.end(taken);
-    }
+        known
+    });
 }
 
 /// Whether the console's interrupt has ever come.

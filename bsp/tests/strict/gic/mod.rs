@@ -148,6 +148,13 @@ impl Gic {
         gic
     }
 
+    /// As our own entry code leaves it where we are entered at EL3: the stub's settings, and the distributor off.
+    pub fn after_entry_at_el3() -> Self {
+        let gic = Self::after_stub();
+        gic.0.borrow_mut().gates = [false; 2];
+        gic
+    }
+
     /// As a boot loader leaves it that was interrupted in its work: interrupts enabled, pending, edge-triggered, sent to
     /// all cores, and one of them taken by core 0 and never ended.
     pub fn left_in_the_middle(self, number: usize) -> Self {
@@ -163,6 +170,12 @@ impl Gic {
         inner.interrupt(0, number).active = true;
         inner.cores[0].taken.push(Taken { word: number as u32, priority: top, group1 });
         drop(inner);
+        self
+    }
+
+    /// One interrupt is in group 1.
+    pub fn in_group_1(self, number: usize) -> Self {
+        self.0.borrow_mut().interrupt(0, number).group1 = true;
         self
     }
 
