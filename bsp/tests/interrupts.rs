@@ -199,6 +199,17 @@ fn an_interrupt_that_a_handler_forgets_to_quiet_is_found() {
 }
 
 #[test]
+fn a_core_that_is_not_told_its_target_bit_knows_it_by_its_number() {
+    // Its first words are the secure side's, and read as zero: as those of a controller with one core do.
+    let model = Model::after_stub().of_the_secure_side(0..4);
+    let (gic, _placed) = machine(&model);
+    start(&model, gic);
+    assert_eq!(model.distributor().load(0x800, 4), 0);
+    model.line(CONSOLE, true);
+    assert_eq!(handle(gic, |_| model.line(CONSOLE, false)), [CONSOLE]);
+}
+
+#[test]
 fn one_of_the_other_group_is_none_of_ours() {
     let model = Model::new(Side::Single, 256).in_group_1(CONSOLE);
     let (gic, _placed) = machine(&model);

@@ -228,6 +228,40 @@ fn a_single_key_is_told_of_without_a_second_one() {
     }
 }
 
+/// A line whose reader is held up before it ends an interrupt.
+struct HeldUp<'a>(&'a pl011::Registers, &'a Board);
+
+impl Serial for HeldUp<'_> {
+    fn read(&self) -> Option<u8> {
+        self.0.read()
+    }
+    fn write(&self, byte: u8) -> bool {
+        self.0.write(byte)
+    }
+    fn flush(&self) {
+        self.0.flush();
+    }
+    fn notify(&self, on: bool) {
+        self.0.notify(on);
+    }
+    fn acknowledge(&self) {
+        self.1.pass(character(u64::from(BAUD)) * 83 / 10);
+        self.0.acknowledge();
+    }
+}
+
+#[test]
+fn half_a_fifo_that_comes_while_an_interrupt_is_ended_is_not_forgotten() {
+    let _alone = alone();
+    take_lost();
+    let port = Pl011::new(u64::from(CLOCK));
+    let (board, registers, _placed) = pl011_of(&port);
+    registers.start(Some((CLOCK, BAUD)));
+    let line = HeldUp(registers, &board);
+    assert!(typed_and_read(&board, &port, &line, PL011, &text(1_000), 0) == text(1_000));
+    assert_eq!(take_lost(), 0);
+}
+
 #[test]
 fn what_a_receiver_drops_is_counted_and_the_rest_is_right() {
     let _alone = alone();

@@ -179,6 +179,14 @@ impl Gic {
         self
     }
 
+    /// These of core 0's own interrupts are in group 0.
+    pub fn of_the_secure_side(self, numbers: std::ops::Range<usize>) -> Self {
+        let mut inner = self.0.borrow_mut();
+        numbers.for_each(|number| inner.interrupt(0, number).group1 = false);
+        drop(inner);
+        self
+    }
+
     /// Puts it among the devices of a board; gives its driver.
     pub fn on(&self, board: &Board) -> gic::Gic {
         gic::Gic::new(board.add(Rc::new(self.distributor())), board.add(Rc::new(self.interface())))
