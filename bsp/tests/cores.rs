@@ -92,7 +92,7 @@ fn gather(begun: impl Fn() -> models::Begun) -> (&'static Team, [bool; 4]) {
                 team.work(core)
             });
         }
-        thread::sleep(Duration::from_millis(1)); // the clock of a PC without a model's runs by looks
+        thread::sleep(Duration::from_millis(1)); // core 0's clock runs by looks, not while the others get going
     });
     (team, here)
 }

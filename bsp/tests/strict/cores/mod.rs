@@ -27,12 +27,19 @@ struct Memory {
     cleaned: HashSet<usize>,
     /// What is in memory.
     words: HashMap<usize, u64>,
+    /// Core 0's clock, which no other test can move.
+    ticks: u64,
 }
 
 impl Memory {
     fn store(&mut self, at: usize, word: u64) {
         self.cached.insert(at, word);
         self.cleaned.remove(&(at & !(LINE - 1)));
+    }
+
+    fn tick(&mut self) -> Option<u64> {
+        self.ticks += 1;
+        Some(self.ticks)
     }
 
     fn clean(&mut self, line: usize) {
@@ -110,6 +117,9 @@ impl embodios_bsp::machine::Machine for Waiting {
         if self.begun.borrow().is_empty() {
             self.begun.borrow_mut().extend((1..CORES).map(|core| (core, self.image.code.start)));
         }
+    }
+    fn ticks(&self) -> Option<u64> {
+        self.memory.borrow_mut().tick()
     }
     fn call(&self, conduit: embodios_bsp::machine::Conduit, _: [u64; 4]) -> u64 {
         panic!("{conduit:?} is undefined here: no firmware is below us");

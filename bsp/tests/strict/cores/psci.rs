@@ -112,6 +112,10 @@ impl Machine for Firmware {
         self.inner.borrow_mut().memory.clean(line);
     }
 
+    fn ticks(&self) -> Option<u64> {
+        self.inner.borrow_mut().memory.tick()
+    }
+
     fn barrier(&self) {
         self.inner.borrow_mut().memory.barrier();
     }

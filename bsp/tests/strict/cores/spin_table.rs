@@ -77,6 +77,10 @@ impl Machine for SpinTable {
         self.inner.borrow_mut().memory.clean(line);
     }
 
+    fn ticks(&self) -> Option<u64> {
+        self.inner.borrow_mut().memory.tick()
+    }
+
     fn barrier(&self) {
         self.inner.borrow_mut().memory.barrier();
     }
