@@ -20,10 +20,10 @@ const FORMATS: [(&str, &[(&str, usize)]); 2] = [
 /// (Q4_K, Q5_K) wait in memory for each part.
 const SPILLS: &[(&str, usize)] = &[
     ("sixteen_neon, Iq4Nl", 3),
-    ("one_neon, Iq4Xs", 1),
+    ("one_neon, Iq4Xs", 8),
     ("sixteen_neon, Iq4Xs", 3),
     ("sixteen_neon, Q3_K", 1),
-    ("one_neon, Q4_K", 8),
+    ("one_neon, Q4_K", 7),
     ("one_dotprod, Q4_K", 4),
     ("one_neon, Q5_K", 8),
     ("one_dotprod, Q5_K", 4),

@@ -22,6 +22,8 @@ use alloc::vec::Vec;
 #[cfg(target_arch = "aarch64")]
 use super::input::Lanes;
 #[cfg(target_arch = "aarch64")]
+use super::iq4_nl::dot_values_neon;
+#[cfg(target_arch = "aarch64")]
 use super::quads::{From, column_dotprod, column_neon, dot_dotprod, dot_neon, pair, repeated, then};
 #[cfg(target_arch = "aarch64")]
 use crate::simd::neon;
@@ -423,8 +425,36 @@ unsafe fn add_minimums([a, b, c, d]: &mut [float32x4_t; TILE / 4], minimums: *co
     }
 }
 
+/// [`dot_neon`] of the next quad.
+///
+/// # Safety
+/// As [`Block32::quad`].
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn dot_next_neon<F: Block32>(data: &mut From, x: [int8x16_t; 8], zero: int32x4_t) -> float32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe { if F::VALUES { dot_values_neon(data, x) } else { dot_neon::<F>(&F::quad(data), x, zero) } }
+}
+
+/// [`dot_dotprod`] of the next quad.
+///
+/// # Safety
+/// As [`Block32::quad`].
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn dot_next_dotprod<F: Block32>(
+    data: &mut From,
+    x: (int8x16_t, int8x16_t),
+    zero: int32x4_t,
+) -> float32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe { dot_dotprod::<F>(&F::quad_dotprod(data), x, zero) }
+}
+
 /// Makes the kernels of a level. For one column, `$spread` turns its 32 quants into what `$dot` multiplies; `$dot` sums the
-/// products of a quad with them on top of its last argument. For several, `$column` does all that a block adds to
+/// products of the next quad with them on top of its last argument. For several, `$column` does all that a block adds to
 /// a quad's four sums but the minimum.
 #[cfg(target_arch = "aarch64")]
 macro_rules! kernels {
@@ -454,8 +484,7 @@ macro_rules! kernels {
                     // Written out: the compiler unrolls no loop with assembly in it.
                     $({
                         data = then(data, &mut totals[($quad + 3) % 4]);
-                        let quants = F::$quads(&mut data);
-                        let products = $dot::<F>(&quants, x, zero);
+                        let products = $dot::<F>(&mut data, x, zero);
                         totals[$quad] = vfmaq_f32(totals[$quad], products, scales[$quad]);
                     })+
                     if F::MINIMUM {
@@ -527,7 +556,7 @@ macro_rules! kernels {
 const AHEAD: usize = 1024;
 
 #[cfg(target_arch = "aarch64")]
-kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_neon, column_neon, 0 1 2 3,
+kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_next_neon, column_neon, 0 1 2 3,
     two_neon: 2 = [0: 0 1];
     four_neon: 4 = [0: 0 1 2 3];
     eight_neon: 8 = [0: 0 1 2 3] [4: 0 1 2 3];
@@ -535,7 +564,7 @@ kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_neon, column_n
 }
 
 #[cfg(target_arch = "aarch64")]
-kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, F::FRACTION, quad_dotprod, pair, dot_dotprod, column_dotprod, 0 1 2 3,
+kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, F::FRACTION, quad_dotprod, pair, dot_next_dotprod, column_dotprod, 0 1 2 3,
     two_dotprod: 2 = [0: 0 1];
     four_dotprod: 4 = [0: 0 1 2 3];
     eight_dotprod: 8 = [0: 0 1 2 3] [4: 0 1 2 3];

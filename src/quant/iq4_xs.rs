@@ -23,6 +23,7 @@ impl Quads for Iq4Xs {
     const NARROW: bool = false; // 2 × 127 × 127 = 32,258
     const ZERO: i32 = 0;
     const SIGNED: bool = true;
+    const VALUES: bool = true;
 }
 
 /// The scale of a part, 32 larger than it counts, of the byte with its high two bits and the one with its low four.

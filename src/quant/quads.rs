@@ -24,6 +24,8 @@ pub trait Quads {
     /// For `sdot`, by how many bits quants are shifted left: 0, or 2 for those of six bits, 3 for those of five and 5 for those of three, which then
     /// cost a mask where they would a shift. The conversion of their sum takes it off again.
     const FRACTION: i32 = 0;
+    /// Whether quants are the values that [`super::iq4_nl`] has for nibbles.
+    const VALUES: bool = false;
 }
 
 /// Where vectors of a tile are taken from: behind each of them once it was taken.

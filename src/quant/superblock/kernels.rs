@@ -1,6 +1,7 @@
 //! Superblocks on Arm CPUs: the loops around the multiplications of [`super::super::quads`].
 
 use super::super::input::{BLOCK, Inputs, Lanes};
+use super::super::iq4_nl::dot_values_neon;
 use super::super::quads::{
     From, Quads, column_dotprod, column_neon, column_sixteens_dotprod, column_sixteens_neon, dot_dotprod,
     dot_narrow_sixteens_dotprod, dot_narrow_sixteens_neon, dot_neon, dot_sixteens_dotprod, dot_sixteens_neon,
@@ -181,6 +182,32 @@ fn prefetch(from: *const u8, lines: usize) {
     ask!(0 1 2 3 4 5 6 7);
 }
 
+/// [`dot_neon`] of the next quad.
+///
+/// # Safety
+/// As [`Superblock::quad`].
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn dot_next_neon<F: Superblock>(data: &mut From, x: [int8x16_t; 8], zero: int32x4_t) -> float32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe { if F::VALUES { dot_values_neon(data, x) } else { dot_neon::<F>(&F::quad(data), x, zero) } }
+}
+
+/// [`dot_dotprod`] of the next quad.
+///
+/// # Safety
+/// As [`Superblock::quad`].
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn dot_next_dotprod<F: Superblock>(
+    data: &mut From,
+    x: (int8x16_t, int8x16_t),
+    zero: int32x4_t,
+) -> float32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe { dot_dotprod::<F>(&F::quad_dotprod(data), x, zero) }
+}
+
 /// Makes the kernels of a level: as in [`super::super::block32`], but for where the scales are.
 macro_rules! kernels {
     ($features:literal, $kernels:ident, $one:ident, $fraction:expr, $quads:ident, $spread:ident, $dot:ident, $dot_sixteens:ident,
@@ -218,16 +245,18 @@ macro_rules! kernels {
                         // Written out: the compiler unrolls no loop with assembly in it.
                         $({
                             data = then(data, &mut totals[($quad + 3) % 4]);
-                            let quants = F::$quads(&mut data);
                             let mut four = numbers[$quad];
                             let products = if folds::<F>() {
+                                let quants = F::$quads(&mut data);
                                 $dot_narrow_sixteens::<F>(&quants, x, narrow_factors_of::<$quad>(bytes))
                             } else if F::SIXTEENS {
+                                let quants = F::$quads(&mut data);
                                 let two = bytes.map(|bytes| factors_of::<$quad>(bytes));
                                 $dot_sixteens::<F>(&quants, x, two)
                             } else {
+                                let products = $dot::<F>(&mut data, x, zero);
                                 four = vmulq_f32(four, floats_of::<$quad>(bytes[0], F::LESS));
-                                $dot::<F>(&quants, x, zero)
+                                products
                             };
                             totals[$quad] = vfmaq_f32(totals[$quad], products, vmulq_n_f32(four, unit));
                             if F::MINIMUM {
@@ -338,7 +367,7 @@ macro_rules! kernels {
     };
 }
 
-kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_neon, dot_sixteens_neon, dot_narrow_sixteens_neon,
+kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_next_neon, dot_sixteens_neon, dot_narrow_sixteens_neon,
     |four| four, column_neon, column_sixteens_neon, 0 1 2 3,
     two_neon: 2 = [0: 0 1];
     four_neon: 4 = [0: 0 1 2 3];
@@ -346,7 +375,7 @@ kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_neon, dot_sixt
     sixteen_neon: 16 = [0: 0 1 2 3] [4: 0 1 2 3] [8: 0 1 2 3] [12: 0 1 2 3];
 }
 
-kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, F::FRACTION, quad_dotprod, pair, dot_dotprod, dot_sixteens_dotprod,
+kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, F::FRACTION, quad_dotprod, pair, dot_next_dotprod, dot_sixteens_dotprod,
     dot_narrow_sixteens_dotprod, |four| vcvtq_f32_s32(four), column_dotprod, column_sixteens_dotprod, 0 1 2 3,
     two_dotprod: 2 = [0: 0 1];
     four_dotprod: 4 = [0: 0 1 2 3];
