@@ -14,14 +14,17 @@ use std::fs;
 /// Where kernels of tiles are, the formats that they are made for, and the vectors of a quad of each: four rows × 32 columns.
 const FORMATS: [(&str, &[(&str, usize)]); 2] = [
     ("block32", &[("Iq4Nl", 4), ("Q4_0", 4), ("Q4_1", 4), ("Q5_0", 5), ("Q5_1", 5), ("Q8_0", 8)]),
-    ("superblock::kernels", &[("Iq4Xs", 4), ("Q3_K", 3), ("Q4_K", 4), ("Q5_K", 5), ("Q6_K", 6)]),
+    ("superblock::kernels", &[("Iq4Xs", 4), ("Q2_K", 2), ("Q3_K", 3), ("Q4_K", 4), ("Q5_K", 5), ("Q6_K", 6)]),
 ];
 /// Kernels that spill, and how often a turn: there are more totals, weights and scales than registers. A superblock's own numbers
-/// (Q4_K, Q5_K) wait in memory for each part.
+/// (Q2_K, Q4_K, Q5_K) wait in memory for each part.
 const SPILLS: &[(&str, usize)] = &[
     ("sixteen_neon, Iq4Nl", 3),
     ("one_neon, Iq4Xs", 8),
     ("sixteen_neon, Iq4Xs", 3),
+    ("one_neon, Q2_K", 11),
+    ("one_dotprod, Q2_K", 4),
+    ("sixteen_neon, Q2_K", 1),
     ("sixteen_neon, Q3_K", 1),
     ("one_neon, Q4_K", 7),
     ("one_dotprod, Q4_K", 4),

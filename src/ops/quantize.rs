@@ -20,7 +20,7 @@ const ROUND: f32 = 12_582_912.0;
 const MAGNITUDE: u32 = 0x7fff_ffff;
 
 /// Quantizes a block: `quants[i]` is `values[i]` divided by the scale, rounded to nearest even, −127 to 127. Returns the
-/// scale, the largest magnitude / 127, and the sum of the quants.
+/// scale, the largest magnitude / 127, and the sums of the first and of the last 16 quants.
 ///
 /// A block that holds a NaN or an infinity becomes zeros with a NaN for a scale, so that what is computed from it is
 /// a NaN as well.
@@ -28,7 +28,7 @@ const MAGNITUDE: u32 = 0x7fff_ffff;
 /// # Panics
 /// If either is not [`BLOCK`] long.
 #[inline]
-pub fn block(level: Level, values: &[f32], quants: &mut [i8]) -> (f32, i32) {
+pub fn block(level: Level, values: &[f32], quants: &mut [i8]) -> (f32, [i32; 2]) {
     let values: &[f32; BLOCK] = values.try_into().expect("a block of values");
     let quants: &mut [i8; BLOCK] = quants.try_into().expect("a block of quants");
     match level {
@@ -51,22 +51,24 @@ fn scales(peak: u32) -> Result<(f32, f32), f32> {
     }
 }
 
-compiled_twice! { fn block_plain(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, i32) = block_body; }
+compiled_twice! { fn block_plain(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, [i32; 2]) = block_body; }
 
 #[inline(always)]
 #[allow(clippy::extra_unused_type_parameters)] // nothing to fuse: compiled twice for the wider vectors
-fn block_body<M: Fused>(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, i32) {
+fn block_body<M: Fused>(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, [i32; 2]) {
     let peak = values.iter().fold(0, |peak, value| peak.max(value.to_bits() & MAGNITUDE));
     match scales(peak) {
         Ok((scale, inverse)) => {
             // |value × inverse| < 127.5, so the sum's lowest byte is the rounded value: its unit is 1, and 1.5 × 2²³
             // has a zero there.
             *quants = values.map(|value| (value * inverse + ROUND).to_bits() as u8 as i8);
-            (scale, quants.iter().map(|&quant| i32::from(quant)).sum())
+            let sum = |half: &[i8]| half.iter().map(|&quant| i32::from(quant)).sum();
+            let (first, last) = quants.split_at(BLOCK / 2);
+            (scale, [sum(first), sum(last)])
         }
         Err(scale) => {
             quants.fill(0);
-            (scale, 0)
+            (scale, [0; 2])
         }
     }
 }
@@ -74,7 +76,7 @@ fn block_body<M: Fused>(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32
 #[cfg(target_arch = "aarch64")]
 #[inline(never)] // so that its machine code has a name, which a test looks up
 #[target_feature(enable = "neon")]
-fn block_neon(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, i32) {
+fn block_neon(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, [i32; 2]) {
     let from = values.as_ptr();
     // SAFETY: four pairs of four floats are the block.
     let ((a, b), (c, d), (e, f), (g, h)) = unsafe {
@@ -88,7 +90,7 @@ fn block_neon(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, i32) {
     let larger = |a, b| vmaxq_u32(vreinterpretq_u32_f32(vabsq_f32(a)), vreinterpretq_u32_f32(vabsq_f32(b)));
     let peak =
         vmaxvq_u32(vmaxq_u32(vmaxq_u32(larger(a, b), larger(c, d)), vmaxq_u32(larger(e, f), larger(g, h))));
-    let (low, high, scale, sum);
+    let (low, high, scale, sums);
     match scales(peak) {
         Ok((finite, inverse)) => {
             let rounded = |v| vreinterpretq_s16_s32(vcvtnq_s32_f32(vmulq_n_f32(v, inverse)));
@@ -98,13 +100,13 @@ fn block_neon(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, i32) {
             low = vuzp1q_s8(vreinterpretq_s8_s16(ab), vreinterpretq_s8_s16(cd));
             high = vuzp1q_s8(vreinterpretq_s8_s16(ef), vreinterpretq_s8_s16(gh));
             scale = finite;
-            sum = vaddlvq_s16(vaddq_s16(vaddq_s16(ab, cd), vaddq_s16(ef, gh)));
+            sums = [vaddlvq_s16(vaddq_s16(ab, cd)), vaddlvq_s16(vaddq_s16(ef, gh))];
         }
-        Err(other) => (low, high, scale, sum) = (vdupq_n_s8(0), vdupq_n_s8(0), other, 0),
+        Err(other) => (low, high, scale, sums) = (vdupq_n_s8(0), vdupq_n_s8(0), other, [0; 2]),
     }
     // SAFETY: 32 bytes are the block.
     unsafe { neon::store_pair(quants.as_mut_ptr(), low, high) };
-    (scale, sum)
+    (scale, sums)
 }
 
 #[cfg(test)]
@@ -117,9 +119,10 @@ mod tests {
     fn the_peak_becomes_127_and_ties_round_to_even() {
         let mut values = [0.0; BLOCK];
         values[..5].copy_from_slice(&[-127.0, 0.5, 1.5, 2.5, -0.5]);
+        values[BLOCK - 1] = 7.0;
         for level in levels() {
             let mut quants = [1; BLOCK];
-            assert_eq!(block(level, &values, &mut quants), (1.0, -123));
+            assert_eq!(block(level, &values, &mut quants), (1.0, [-123, 7]));
             assert_eq!(quants[..6], [-127, 0, 2, 2, 0, 0], "{level}");
         }
     }
@@ -130,7 +133,7 @@ mod tests {
             levels().flat_map(|level| [0.0, -0.0, 1e-40, -9e-36].map(|value| (level, value)))
         {
             let mut quants = [1; BLOCK];
-            assert_eq!(block(level, &[value; BLOCK], &mut quants), (0.0, 0));
+            assert_eq!(block(level, &[value; BLOCK], &mut quants), (0.0, [0; 2]));
             assert_eq!(quants, [0; BLOCK], "{level}, {value:e}");
         }
     }
@@ -143,8 +146,11 @@ mod tests {
             {
                 let (mut values, mut quants) = ([1.0; BLOCK], [1; BLOCK]);
                 values[place] = value;
-                let (scale, sum) = block(level, &values, &mut quants);
-                assert!(scale.to_bits() == f32::NAN.to_bits() && sum == 0, "{level}, {value} at {place}");
+                let (scale, sums) = block(level, &values, &mut quants);
+                assert!(
+                    scale.to_bits() == f32::NAN.to_bits() && sums == [0; 2],
+                    "{level}, {value} at {place}"
+                );
                 assert_eq!(quants, [0; BLOCK]);
             }
         }
@@ -155,7 +161,7 @@ mod tests {
         for (level, peak) in levels().flat_map(|level| [f32::MAX, 1.01e-35].map(|peak| (level, peak))) {
             let (mut values, mut quants) = ([peak; BLOCK], [0; BLOCK]);
             values[1] = -peak;
-            assert_eq!(block(level, &values, &mut quants), (peak / 127.0, 127 * 30));
+            assert_eq!(block(level, &values, &mut quants), (peak / 127.0, [127 * 14, 127 * 16]));
             assert_eq!(quants[..3], [127, -127, 127], "{level}");
         }
     }
@@ -170,10 +176,11 @@ mod tests {
             let expected = values.map(|value| libm::rintf(value * (127.0 / peak)) as i8);
             for level in levels() {
                 let mut quants = [0; BLOCK];
-                let (scale, sum) = block(level, &values, &mut quants);
+                let (scale, sums) = block(level, &values, &mut quants);
                 prop_assert_eq!(quants, expected, "{}", level);
                 prop_assert_eq!(scale, peak / 127.0);
-                prop_assert_eq!(sum, expected.iter().map(|&quant| i32::from(quant)).sum::<i32>());
+                let sum = |half: &[i8]| half.iter().map(|&quant| i32::from(quant)).sum::<i32>();
+                prop_assert_eq!(sums, [sum(&expected[..BLOCK / 2]), sum(&expected[BLOCK / 2..])]);
             }
         }
     }

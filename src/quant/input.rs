@@ -1,11 +1,11 @@
 //! Inputs: the activation vectors of a matrix product, ready for multiplying.
 //!
-//! Each vector (a *column* of the product) is kept as int8 blocks of 32 with an f32 scale and two sums each, so that
+//! Each vector (a *column* of the product) is kept as int8 blocks of 32 with an f32 scale and some sums each, so that
 //! every weight format needs one dot product, not one per pairing; and as floats where a matrix of floats wants them.
 //!
 //! Columns stand in groups of [`GROUP`], the last group with as many as are left. Within a group all columns of a block
 //! lie side by side, in the order in which a tile of weights meets them: quants are group × block × column × 32, scales
-//! and sums group × block × column.
+//! and sums group × block × column, those of half a block group × block × half × column.
 #![allow(unsafe_code)] // workers write blocks that do not overlap
 
 use crate::ops::quantize;
@@ -43,6 +43,7 @@ pub struct Inputs {
     quants: Vec<Quants>,
     scales: Vec<f32>,
     sums: Vec<f32>,
+    halves: Vec<f32>,
     deficits: Vec<i32>,
     columns: usize,
     count: usize,
@@ -65,6 +66,8 @@ pub struct Block<'a> {
     pub scale: f32,
     /// Scale × sum of the quants: what a format with a minimum multiplies it by.
     pub sum: f32,
+    /// Scale × sum of the first and of the last 16 quants: where each has a minimum.
+    pub halves: [f32; 2],
     /// Sum of the quants, its sign turned: times what a format takes off its quants, that is what its sums lack.
     pub deficit: i32,
 }
@@ -78,6 +81,8 @@ pub struct Lanes<'a> {
     pub scales: *const f32,
     /// Scale × sum, as the scales.
     pub sums: *const f32,
+    /// Scale × sum of the first 16 quants; those of the last 16 are `width` further, the next block `2 × width`.
+    pub halves: *const f32,
     /// Sums with their sign turned, as the scales.
     pub deficits: *const i32,
     /// Columns of the whole group.
@@ -98,6 +103,7 @@ impl Inputs {
             quants: reserved(blocks, Quants([0; BLOCK]))?,
             scales: reserved(blocks + PAD, 0.0)?,
             sums: reserved(blocks + PAD, 0.0)?,
+            halves: reserved(2 * blocks + PAD, 0.0)?,
             deficits: reserved(blocks + PAD, 0)?,
             columns: 0,
             count: 0,
@@ -106,7 +112,7 @@ impl Inputs {
 
     /// Bytes that [`Self::with_capacity`] takes.
     pub fn bytes(values: usize, count: usize, forms: Forms) -> usize {
-        let blocks = if forms.blocks { values.div_ceil(BLOCK) * (BLOCK + 12) } else { 0 };
+        let blocks = if forms.blocks { values.div_ceil(BLOCK) * (BLOCK + 20) } else { 0 };
         count * (blocks + if forms.floats { 4 * values } else { 0 })
     }
 
@@ -136,13 +142,20 @@ impl Inputs {
         first * self.blocks() + block * width + (column - first)
     }
 
+    /// Where the sum of the first half of a block of a column is, and how much further that of the last is.
+    fn half_at(&self, column: usize, block: usize) -> (usize, usize) {
+        half_place(self.blocks(), self.count, column, block)
+    }
+
     /// A block of a column.
     pub fn block(&self, column: usize, block: usize) -> Block<'_> {
         let at = self.at(column, block);
+        let (half, width) = self.half_at(column, block);
         Block {
             quants: &self.quants[at].0,
             scale: self.scales[at],
             sum: self.sums[at],
+            halves: [self.halves[half], self.halves[half + width]],
             deficit: self.deficits[at],
         }
     }
@@ -163,6 +176,7 @@ impl Inputs {
             quants: self.quants[at..].as_ptr().cast(),
             scales: self.scales[at..].as_ptr(),
             sums: self.sums[at..].as_ptr(),
+            halves: self.halves[self.half_at(first, 0).0..].as_ptr(),
             deficits: self.deficits[at..].as_ptr(),
             width: GROUP.min(self.count - first / GROUP * GROUP),
             blocks: self.blocks(),
@@ -256,6 +270,7 @@ struct Slots<'a> {
     quants: *mut Quants,
     scales: *mut f32,
     sums: *mut f32,
+    halves: *mut f32,
     deficits: *mut i32,
     columns: usize,
     count: usize,
@@ -274,6 +289,7 @@ impl<'a> Slots<'a> {
             quants: inputs.quants.as_mut_ptr(),
             scales: inputs.scales.as_mut_ptr(),
             sums: inputs.sums.as_mut_ptr(),
+            halves: inputs.halves.as_mut_ptr(),
             deficits: inputs.deficits.as_mut_ptr(),
             columns: inputs.columns,
             count: inputs.count,
@@ -297,13 +313,24 @@ impl<'a> Slots<'a> {
             // SAFETY: as `Inputs::at`, which `shape` has found to be inside the buffers; a block is ours alone.
             unsafe {
                 let Quants(quants) = &mut *self.quants.add(at);
-                let (scale, total) = quantize::block(self.level, values, quants);
+                let (scale, halves) = quantize::block(self.level, values, quants);
+                let total = halves[0] + halves[1];
+                let (half, width) = half_place(self.columns / BLOCK, self.count, column, first / BLOCK);
+                *self.halves.add(half) = scale * halves[0] as f32;
+                *self.halves.add(half + width) = scale * halves[1] as f32;
                 *self.scales.add(at) = scale;
                 *self.sums.add(at) = scale * total as f32;
                 *self.deficits.add(at) = -total;
             }
         }
     }
+}
+
+/// [`Inputs::half_at`] of so many blocks and columns.
+fn half_place(blocks: usize, count: usize, column: usize, block: usize) -> (usize, usize) {
+    let group = column / GROUP * GROUP;
+    let width = GROUP.min(count - group);
+    (2 * (group * blocks + block * width) + (column - group), width)
 }
 
 fn reserved<T: Clone>(len: usize, value: T) -> Option<Vec<T>> {
@@ -336,6 +363,9 @@ mod tests {
                     }
                     assert_eq!(-got.deficit, got.quants.iter().map(|&q| i32::from(q)).sum::<i32>());
                     assert_eq!(got.sum, got.scale * -got.deficit as f32);
+                    let sum = |half: &[i8]| half.iter().map(|&q| i32::from(q)).sum::<i32>();
+                    let halves = [sum(&got.quants[..16]), sum(&got.quants[16..])];
+                    assert_eq!(got.halves, halves.map(|half| got.scale * half as f32));
                 }
                 assert_eq!(inputs.floats(column)[99], value(column, 99));
             }

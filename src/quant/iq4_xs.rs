@@ -50,7 +50,7 @@ impl Superblock for Iq4Xs {
         }
         let bits = six_bits(block[2 + part / 4], block[4 + part / 2], part);
         let scale = half(block) * (f32::from(bits) - 32.0);
-        Part { quants, factors: [1; 2], scale, minimum: 0.0 }
+        Part { quants, factors: [1; 2], scale, minimums: [0.0; 2] }
     }
 
     fn sort(block: &[u8], sorted: &mut [u8]) {

@@ -153,7 +153,7 @@ pub static FORMATS: &[Row] = &[
     Row::of::<q5_0::Q5_0>(),
     Row::of::<q5_1::Q5_1>(),
     Row::of::<q8_0::Q8_0>(),
-    Row::of::<Rows<q2_k::Q2K>>(),
+    Row::of::<Superblocks<q2_k::Q2_K>>(),
     Row::of::<Superblocks<q3_k::Q3_K>>(),
     Row::of::<Superblocks<q4_k::Q4_K>>(),
     Row::of::<Superblocks<q5_k::Q5_K>>(),

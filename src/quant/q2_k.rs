@@ -3,32 +3,150 @@
 //! Block, 84 bytes: 16 bytes with a scale (low half) and a minimum (high half) each; 64 bytes of quants; d and dmin
 //! (binary16). Two bits of each of 32 bytes are 32 neighbouring weights, the lowest ones first. Source: ggml block layouts
 //! (`block_q2_K`).
+//!
+//! In a tile each part has 8 bytes of its own, in two words: byte `c` of the first is weights `c`, `4 + c`, `8 + c` and `12 + c`, the
+//! lowest bits first, that of the second the other 16.
 
-use super::iq::{half, short};
-use super::rows::{LEN, Part, Unpack};
+use super::block32::half;
+use super::quads::Quads;
+use super::superblock::{Head, LEN, PARTS, Part, Scales, Superblock, floats};
 use alloc::vec::Vec;
 
-/// The format.
-pub struct Q2K;
+#[cfg(target_arch = "aarch64")]
+use super::TILE;
+#[cfg(target_arch = "aarch64")]
+use core::arch::aarch64::*;
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::*;
 
-impl Unpack for Q2K {
+/// The format.
+#[allow(non_camel_case_types)] // as people write it
+pub struct Q2_K;
+
+/// Where the quants, d and dmin are in a block.
+const QUANTS: usize = 16;
+const D: usize = 80;
+const DMIN: usize = 82;
+/// What a tile's block begins with, and a part's bytes behind it.
+const HEAD: usize = 20;
+const PART: usize = 8;
+
+impl Quads for Q2_K {
+    const NARROW: bool = true; // 16 × 3 × 127 = 6,096
+    const ZERO: i32 = 0;
+    const SIGNED: bool = false;
+}
+
+impl Superblock for Q2_K {
     const ID: u32 = 10;
     const NAME: &'static str = "Q2_K";
     const BYTES: usize = 84;
-    const HALVES: bool = true;
-    const MINIMUMS: bool = true;
+    const NUMBERS: usize = 2;
+    const SMALL: usize = 16;
+    const MINIMUM: bool = true;
+    const SIXTEENS: bool = true; // 15 × 3 = 45
 
-    #[inline(always)]
-    fn part(block: &[u8], part: usize) -> Part {
-        let bytes = block[16 + part / 4 * 32..][..32].as_chunks::<8>().0;
-        let eight = |i: usize| u64::from_le_bytes(bytes[i]) >> (part % 4 * 2) & 0x0303_0303_0303_0303;
+    fn unpack(block: &[u8], part: usize) -> Part {
+        let bytes = &block[QUANTS + part / 4 * 32..][..32];
+        let quants = core::array::from_fn(|i| (bytes[i] >> (part % 4 * 2) & 3).cast_signed());
         let both = [block[2 * part], block[2 * part + 1]];
         Part {
-            quants: [eight(0), eight(1), eight(2), eight(3)],
-            unit: half(short(block, 80)),
-            scales: both.map(|both| i32::from(both & 0xf)),
-            worth: -half(short(block, 82)),
-            minimums: both.map(|both| i32::from(both >> 4)),
+            quants,
+            factors: both.map(|both| i32::from(both & 0xf)),
+            scale: half(&block[D..]),
+            minimums: both.map(|both| -half(&block[DMIN..]) * f32::from(both >> 4)),
+        }
+    }
+
+    fn sort(block: &[u8], sorted: &mut [u8]) {
+        sorted[..4].copy_from_slice(&block[D..]);
+        sorted[4..HEAD].copy_from_slice(&block[..QUANTS]);
+        for (part, sorted) in sorted[HEAD..].as_chunks_mut::<PART>().0.iter_mut().enumerate() {
+            let bytes = &block[QUANTS + part / 4 * 32..][..32];
+            let bits = |i: usize| bytes[i] >> (part % 4 * 2) & 3;
+            for (i, byte) in sorted.iter_mut().enumerate() {
+                let first = i / 4 * 16 + i % 4;
+                *byte = (0..4).fold(0, |byte, k| byte | bits(first + 4 * k) << (2 * k));
+            }
+        }
+    }
+
+    fn unsort(sorted: &[u8], block: &mut [u8]) {
+        block.fill(0);
+        block[D..].copy_from_slice(&sorted[..4]);
+        block[..QUANTS].copy_from_slice(&sorted[4..HEAD]);
+        for (part, sorted) in sorted[HEAD..].as_chunks::<PART>().0.iter().enumerate() {
+            for (i, byte) in block[QUANTS + part / 4 * 32..][..32].iter_mut().enumerate() {
+                let bits = sorted[i / 16 * 4 + i % 4] >> (i / 4 % 4 * 2) & 3;
+                *byte |= bits << (part % 4 * 2);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scales(head: Head<'_>, scales: &mut Scales) {
+        scales.scales[0] = head.number(0);
+        let minus = head.number(1).map(|dmin| -dmin);
+        for index in 0..2 * PARTS {
+            let both = head.small(2, index);
+            let minimum = floats(both.map(|both| both >> 4), 0);
+            for row in 0..super::TILE {
+                scales.factors[index][row] = i32::from(both[row] & 0xf);
+                scales.minimums[index][row] = minus[row] * minimum[row];
+            }
+        }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
+        // SAFETY: the caller's promise: 16 vectors; Advanced SIMD is part of every AArch64 target of this project.
+        unsafe {
+            let (first, last) = crate::simd::neon::load_pair(small.add(2 * TILE * part));
+            [vreinterpretq_u8_s8(first), vreinterpretq_u8_s8(last)]
+        }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
+        // SAFETY: the caller's promise: two vectors; Advanced SIMD is part of every AArch64 target of this project.
+        unsafe {
+            let three = vdupq_n_u8(3);
+            let [a, b] = super::quads::two(data).map(|bytes| vreinterpretq_u8_s8(bytes));
+            [
+                vandq_u8(a, three),
+                vandq_u8(vshrq_n_u8::<2>(a), three),
+                vandq_u8(vshrq_n_u8::<4>(a), three),
+                vshrq_n_u8::<6>(a),
+                vandq_u8(b, three),
+                vandq_u8(vshrq_n_u8::<2>(b), three),
+                vandq_u8(vshrq_n_u8::<4>(b), three),
+                vshrq_n_u8::<6>(b),
+            ]
+            .map(|bits| vreinterpretq_s8_u8(bits))
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn pairs(data: *const __m256i) -> [__m256i; 4] {
+        // SAFETY: the caller's promise: 32 bytes.
+        unsafe {
+            let words: *const __m128i = data.cast();
+            // A macro and no closure, which would have no target features and make a call of each of these.
+            macro_rules! two {
+                ($word:literal, $first:literal, $second:literal) => {
+                    _mm256_and_si256(
+                        _mm256_srlv_epi64(
+                            _mm256_broadcastsi128_si256(_mm_loadu_si128(words.add($word))),
+                            _mm256_setr_epi64x($first, $first, $second, $second),
+                        ),
+                        _mm256_set1_epi8(3),
+                    )
+                };
+            }
+            [two!(0, 0, 2), two!(0, 4, 6), two!(1, 0, 2), two!(1, 4, 6)]
         }
     }
 

@@ -78,7 +78,7 @@ impl Superblock for Q3_K {
     fn unpack(block: &[u8], part: usize) -> Part {
         let quants = three_bits(block, part).map(|bits| (bits << 5).cast_signed() >> 5);
         let factor = |half: usize| i32::from((six_bits(block, 2 * part + half) << 2).cast_signed() >> 2);
-        Part { quants, factors: [factor(0), factor(1)], scale: half(&block[D..]), minimum: 0.0 }
+        Part { quants, factors: [factor(0), factor(1)], scale: half(&block[D..]), minimums: [0.0; 2] }
     }
 
     fn sort(block: &[u8], sorted: &mut [u8]) {

@@ -42,7 +42,7 @@ impl Superblock for Q4_K {
         for (quant, byte) in quants.iter_mut().zip(&block[16 + part / 2 * 32..]) {
             *quant = (byte >> (4 * (part % 2)) & 0xf).cast_signed();
         }
-        Part { quants, factors: [1; 2], scale, minimum }
+        Part { quants, factors: [1; 2], scale, minimums: [minimum; 2] }
     }
 
     fn sort(block: &[u8], sorted: &mut [u8]) {

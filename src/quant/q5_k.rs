@@ -49,7 +49,7 @@ impl Superblock for Q5_K {
         for (quant, (byte, fifth)) in quants.iter_mut().zip(nibbles.iter().zip(fifths)) {
             *quant = (byte >> (4 * (part % 2)) & 0xf | (fifth >> part & 1) << 4).cast_signed();
         }
-        Part { quants, factors: [1; 2], scale, minimum }
+        Part { quants, factors: [1; 2], scale, minimums: [minimum; 2] }
     }
 
     fn sort(block: &[u8], sorted: &mut [u8]) {

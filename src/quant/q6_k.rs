@@ -69,7 +69,7 @@ impl Superblock for Q6_K {
     fn unpack(block: &[u8], part: usize) -> Part {
         let quants = six_bits(block, part).map(|bits| (bits << 2).cast_signed() >> 2);
         let factor = |half: usize| i32::from(block[SCALES + 2 * part + half].cast_signed());
-        Part { quants, factors: [factor(0), factor(1)], scale: half(&block[D..]), minimum: 0.0 }
+        Part { quants, factors: [factor(0), factor(1)], scale: half(&block[D..]), minimums: [0.0; 2] }
     }
 
     fn sort(block: &[u8], sorted: &mut [u8]) {

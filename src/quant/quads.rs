@@ -60,6 +60,19 @@ pub(super) unsafe fn four(from: &mut From) -> [int8x16_t; 4] {
     [a, b, c, d]
 }
 
+/// The next two.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(super) unsafe fn two(from: &mut From) -> [int8x16_t; 2] {
+    let (a, b): (int8x16_t, int8x16_t);
+    // SAFETY: the caller's promise: 32 bytes.
+    unsafe {
+        asm!("ldp {0:q}, {1:q}, [{2}], #32", out(vreg) a, out(vreg) b, inout(reg) *from,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    [a, b]
+}
+
 /// The next three.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
@@ -296,8 +309,9 @@ pub(super) unsafe fn column_dotprod<F: Quads, const AT: usize, const LANE: usize
     // SAFETY: the caller's promise.
     unsafe {
         match (F::ZERO, F::FRACTION) {
-            (0, 0) => column!("movi {sum:v}.2d, #0", ""),
-            (0, 3) => column!("movi {sum:v}.2d, #0", ", #3"),
+            // Copied from a general register, which takes neither of the Cortex-A76's pipes that multiply.
+            (0, 0) => column!("dup {sum:v}.4s, wzr", ""),
+            (0, 3) => column!("dup {sum:v}.4s, wzr", ", #3"),
             (_, 0) => column!("dup {sum:v}.4s, {zeros:v}.s[{lane}]", "", zeros = zeros),
             (_, 3) => column!("dup {sum:v}.4s, {zeros:v}.s[{lane}]", ", #3", zeros = zeros),
             _ => const { assert!(matches!(F::FRACTION, 0 | 2 | 3 | 5)) },

@@ -1,8 +1,9 @@
 //! Formats whose block is 256 weights: eight parts of 32 that share what their scales are made of.
 //!
 //! A weight is `scale × quant + minimum` with both numbers of its part, or, where each 16 weights have a whole number as a
-//! factor of their own, `scale × factor × quant`. So a part contributes `(Σ factor × quant × x.quant) × (scale × x.scale)`, then
-//! `minimum × x.sum`, to its row's accumulator, each by one fused multiply-add; the sum is exact, factors and all.
+//! factor of their own, `scale × factor × quant`, perhaps with a minimum of each 16. So a part contributes
+//! `(Σ factor × quant × x.quant) × (scale × x.scale)`, then `minimum × x.sum`, or that of the first 16 and that of the last, to its
+//! row's accumulator, each by one fused multiply-add; the sum is exact, factors and all.
 //!
 //! # How to add such a format
 //!
@@ -60,8 +61,9 @@ pub struct Part {
     pub factors: [i32; 2],
     /// What one unit is worth.
     pub scale: f32,
-    /// What is added to each weight; 0 in formats without.
-    pub minimum: f32,
+    /// What is added to each of the first and of the last 16 weights: the same but where [`Superblock::SIXTEENS`]; 0 in formats
+    /// without.
+    pub minimums: [f32; 2],
 }
 
 /// The scales of a superblock of 16 rows.
@@ -69,8 +71,8 @@ pub struct Part {
 pub struct Scales {
     /// What one unit of each part is worth in each row; where [`Superblock::SIXTEENS`], only those of part 0, for all.
     pub scales: [[f32; TILE]; PARTS],
-    /// Each part's minimum in each row, if there are any.
-    pub minimums: [[f32; TILE]; PARTS],
+    /// Each part's minimum in each row, if there are any, or that of each 16 weights.
+    pub minimums: [[f32; TILE]; 2 * PARTS],
     /// The factor of each 16 weights in each row, if there are any.
     pub factors: [[i32; TILE]; 2 * PARTS],
 }
@@ -79,7 +81,7 @@ impl Scales {
     /// Room for them.
     const NONE: Self = Self {
         scales: [[0.0; TILE]; PARTS],
-        minimums: [[0.0; TILE]; PARTS],
+        minimums: [[0.0; TILE]; 2 * PARTS],
         factors: [[0; TILE]; 2 * PARTS],
     };
 }
@@ -174,7 +176,7 @@ pub trait Superblock: Quads {
     const NUMBERS: usize;
     /// Bytes of a block that scales are made of.
     const SMALL: usize;
-    /// Whether parts have a minimum.
+    /// Whether parts have a minimum, or, where [`Self::SIXTEENS`], each 16 weights.
     const MINIMUM: bool;
     /// Whether each 16 weights have a factor. Then a sum of 32 products of factor, quant and activation has to be below 2²⁴
     /// in magnitude, [`Quads::ZERO`] 0, and 8 products of a quant and an activation must fit in 16 bits. If the format is
@@ -192,7 +194,7 @@ pub trait Superblock: Quads {
     /// What is taken off the bytes that scales are made of: see [`floats`].
     const LESS: u8 = 0;
     /// For 16 rows and one column: what the scale of a part is made of, a byte a row, then its minimum if there is one; or the
-    /// factors of its first and of its last 16 weights.
+    /// factors of its first and of its last 16 weights, where they have minimums in the low half of a byte, below those.
     ///
     /// # Safety
     /// `small` must be where the small bytes of a superblock of a tile are.
@@ -314,7 +316,7 @@ impl<F: Superblock> Format for Superblocks<F> {
         columns: usize,
         sums: &mut [Sums],
     ) {
-        const { assert!(!F::SIXTEENS || F::ZERO == 0 && !F::MINIMUM, "factors, or a minimum") };
+        const { assert!(!F::SIXTEENS || F::ZERO == 0, "nothing is taken off where there are factors") };
         const { assert!(!(F::SIXTEENS && F::NARROW) || matches!(F::FRACTION, 0 | 5), "as they are narrowed") };
         assert!(inputs.blocks().is_multiple_of(PARTS), "whole superblocks");
         let tile_bytes = inputs.blocks() / PARTS * TILE * F::BYTES;
@@ -351,7 +353,7 @@ fn expand<F: Superblock>(block: &[u8], weights: &mut [f32]) {
             for (weight, quant) in weights[range.clone()].iter_mut().zip(&part.quants[range]) {
                 let scaled = f32::from(*quant) * scale;
                 // −0 + 0 is 0: where there is no minimum, none is added.
-                *weight = if F::MINIMUM { scaled + part.minimum } else { scaled };
+                *weight = if F::MINIMUM { scaled + part.minimums[half] } else { scaled };
             }
         }
     }
@@ -376,7 +378,11 @@ fn add_part<F: Superblock>(total: f32, part: &Part, inputs: &Inputs, column: usi
         products.sum()
     };
     let total = Soft::madd(sum as f32, part.scale * x.scale, total);
-    if F::MINIMUM { Soft::madd(part.minimum, x.sum, total) } else { total }
+    match part.minimums {
+        _ if !F::MINIMUM => total,
+        [first, last] if F::SIXTEENS => Soft::madd(last, x.halves[1], Soft::madd(first, x.halves[0], total)),
+        [minimum, _] => Soft::madd(minimum, x.sum, total),
+    }
 }
 
 /// The definition, tile by tile: for CPUs that nothing else is written for.

@@ -27,12 +27,12 @@ TARGETS = {
     "neon": {
         "Q4_0": (7.5, 5.5), "Q4_1": (7.5, 5.5), "Q8_0": (9.0, 7.0), "Q5_0": (9.0, 7.0), "Q5_1": (9.0, 7.0),
         "Q4_K": (7.5, 7.0), "Q5_K": (9.0, 7.0), "Q6_K": (9.0, 7.0), "Iq4Nl": (7.5, 7.0),
-        "Q3_K": (9.0, 7.0),
+        "Q2_K": (9.0, 7.0), "Q3_K": (9.0, 7.0),
     },
     "dotprod": {
         "Q4_0": (3.3, 1.9), "Q4_1": (3.3, 1.9), "Q8_0": (3.3, 1.9), "Q5_0": (4.0, 2.2), "Q5_1": (4.0, 2.2),
         "Q4_K": (4.0, 2.2), "Q5_K": (4.0, 2.2), "Q6_K": (4.0, 2.2), "Iq4Nl": (4.0, 2.2),
-        "Q3_K": (4.0, 2.2),
+        "Q2_K": (4.0, 2.2), "Q3_K": (4.0, 2.2),
     },
 }
 # 32 weights of a row in a superblock.
@@ -70,7 +70,7 @@ def innermost(body):
 
 
 # Turns of the loop that makes a format's scales, if the compiler left one.
-SCALE_TURNS = {"Q4_K": 4, "Q5_K": 4, "Q6_K": 16, "Iq4Xs": 8, "Q3_K": 8}
+SCALE_TURNS = {"Q4_K": 4, "Q5_K": 4, "Q6_K": 16, "Iq4Xs": 8, "Q3_K": 8, "Q2_K": 16}
 
 
 def scale_cycles(body, kind, cpu):

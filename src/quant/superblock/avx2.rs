@@ -35,7 +35,7 @@ pub unsafe fn multiply<F: Superblock>(
                         let quants = F::pairs(data.as_ptr().add(at).cast());
                         let four = |row: &[f32; TILE]| row.as_ptr().add(4 * quad);
                         let scale = _mm_loadu_ps(four(&scales.scales[if F::SIXTEENS { 0 } else { part }]));
-                        let minimum = _mm_loadu_ps(four(&scales.minimums[part]));
+                        let minimum = |index: usize| _mm_loadu_ps(four(&scales.minimums[index]));
                         let factors = [
                             _mm_loadu_si128(scales.factors[2 * part].as_ptr().add(4 * quad).cast()),
                             _mm_loadu_si128(scales.factors[2 * part + 1].as_ptr().add(4 * quad).cast()),
@@ -54,8 +54,15 @@ pub unsafe fn multiply<F: Superblock>(
                             }
                             let scale = _mm_mul_ps(scale, _mm_set1_ps(*lanes.scales.add(at)));
                             *total = _mm_fmadd_ps(_mm_cvtepi32_ps(products), scale, *total);
-                            if F::MINIMUM {
-                                *total = _mm_fmadd_ps(minimum, _mm_set1_ps(*lanes.sums.add(at)), *total);
+                            if F::MINIMUM && F::SIXTEENS {
+                                let at = 2 * (PARTS * index + part) * lanes.width + column;
+                                let (first, last) =
+                                    (*lanes.halves.add(at), *lanes.halves.add(at + lanes.width));
+                                *total = _mm_fmadd_ps(minimum(2 * part), _mm_set1_ps(first), *total);
+                                *total = _mm_fmadd_ps(minimum(2 * part + 1), _mm_set1_ps(last), *total);
+                            } else if F::MINIMUM {
+                                *total =
+                                    _mm_fmadd_ps(minimum(part), _mm_set1_ps(*lanes.sums.add(at)), *total);
                             }
                         }
                     }

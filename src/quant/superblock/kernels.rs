@@ -79,6 +79,7 @@ pub unsafe fn multiply<F: Superblock>(
                 lanes.quants = lanes.quants.wrapping_add(step * BLOCK);
                 lanes.scales = lanes.scales.wrapping_add(step);
                 lanes.sums = lanes.sums.wrapping_add(step);
+                lanes.halves = lanes.halves.wrapping_add(2 * step);
                 lanes.deficits = lanes.deficits.wrapping_add(step);
             }
         }
@@ -237,7 +238,15 @@ macro_rules! kernels {
                     let mut data: From = block.add(head::<F>() * TILE).cast();
                     for part in 0..PARTS {
                         prefetch(data.cast(), words::<F>());
-                        let bytes = F::part_bytes(small, part);
+                        let mut bytes = F::part_bytes(small, part);
+                        let mut minimums = bytes;
+                        let (mut first, mut last) = (0.0, 0.0);
+                        if F::MINIMUM && F::SIXTEENS {
+                            minimums = bytes.map(|both| vshrq_n_u8::<4>(both));
+                            bytes = bytes.map(|both| vandq_u8(both, vdupq_n_u8(0xf)));
+                            let halves = lanes.halves.add(2 * at);
+                            (first, last) = (*halves, *halves.add(lanes.width));
+                        }
                         let x = $spread(lanes.quants.add(at * BLOCK).cast());
                         let unit = *lanes.scales.add(at);
                         let sum = *lanes.sums.add(at);
@@ -259,7 +268,11 @@ macro_rules! kernels {
                                 products
                             };
                             totals[$quad] = vfmaq_f32(totals[$quad], products, vmulq_n_f32(four, unit));
-                            if F::MINIMUM {
+                            if F::MINIMUM && F::SIXTEENS {
+                                let four = minimums.map(|bytes| vmulq_f32(others[$quad], floats_of::<$quad>(bytes, 0)));
+                                totals[$quad] = vfmaq_n_f32(totals[$quad], four[0], first);
+                                totals[$quad] = vfmaq_n_f32(totals[$quad], four[1], last);
+                            } else if F::MINIMUM {
                                 let four = vmulq_f32(others[$quad], floats_of::<$quad>(bytes[1], 0));
                                 totals[$quad] = vfmaq_n_f32(totals[$quad], four, sum);
                             }
@@ -295,6 +308,9 @@ macro_rules! kernels {
                 let mut minimum = table.minimums.as_ptr().cast::<f32>().wrapping_add(4 * quad);
                 let mut factors = table.factors.as_ptr().cast::<i32>().wrapping_add(4 * quad);
                 let Lanes { quants: mut x, mut scales, mut sums, mut deficits, width, .. } = *lanes;
+                if F::SIXTEENS {
+                    sums = lanes.halves;
+                }
                 for _ in 0..PARTS {
                     // SAFETY: a part of the superblock and of the columns, which the caller promised; behind the scales
                     // and sums of the last column there is room for three more.
@@ -339,6 +355,18 @@ macro_rules! kernels {
                                 )+
                             }
                         )+
+                        if F::MINIMUM && F::SIXTEENS {
+                            // Those of the first 16 columns; those of the last are as a part's one minimum is.
+                            let first = neon::load_floats(minimum);
+                            $(
+                                let four = neon::load_floats_at::<{ 4 * $first }>(sums);
+                                $({
+                                    let total = &mut totals[$first + $lane];
+                                    *total = vfmaq_laneq_f32::<$lane>(*total, first, four);
+                                })+
+                            )+
+                            (minimum, sums) = (minimum.wrapping_add(TILE), sums.wrapping_add(width));
+                        }
                         if F::MINIMUM {
                             let minimum = neon::load_floats(minimum);
                             $(
