@@ -5,7 +5,7 @@
 //!
 //! # A tile
 //!
-//! 16 rows, block after block. Of each block: the 16 scales, the 16 minimums if there are any; then, for each quad of
+//! 16 rows, block after block. Of each block: the 16 scales (or powers of two, a byte each), the 16 minimums if there are any; then, for each quad of
 //! four rows, its data in vectors of four rows × 4 bytes (see [`super::quads`]). (A block's data are 4-byte words, perhaps with
 //! their bits in another order; a vector is the same word of four rows.)
 //!
@@ -51,8 +51,10 @@ pub trait Block32: Quads {
     const ID: u32;
     /// As people write it.
     const NAME: &'static str;
-    /// Bytes in a block: the binary16 numbers, then 4-byte words of data.
+    /// Bytes in a block: the binary16 numbers (or the byte of [`Self::POWER`]), then 4-byte words of data.
     const BYTES: usize;
+    /// Whether the scale is a power of two, [`half_power`] of a byte, and no binary16 number.
+    const POWER: bool = false;
     /// Whether a block begins with a scale and a minimum; else with a scale.
     const MINIMUM: bool;
     /// Whether a block's data stand in another order in a tile: see [`Self::sort`].
@@ -90,14 +92,27 @@ pub trait Block32: Quads {
     fn quantize(weights: &[f32], row: &mut Vec<u8>);
 }
 
-/// Binary16 numbers that a block begins with.
-const fn halves<F: Block32>() -> usize {
-    if F::MINIMUM { 2 } else { 1 }
+/// Bytes of a scale or a minimum.
+const fn number<F: Block32>() -> usize {
+    if F::POWER { 1 } else { 2 }
+}
+
+/// Bytes that a block begins with: its scale and, if there is one, its minimum.
+const fn head<F: Block32>() -> usize {
+    if F::MINIMUM { 2 * number::<F>() } else { number::<F>() }
+}
+
+/// Half of 2^(exponent − 127), MXFP4's scale: the two lowest are subnormal.
+pub fn half_power(exponent: u8) -> f32 {
+    f32::from_bits(match exponent {
+        0 | 1 => 0x0020_0000 << exponent,
+        exponent => (u32::from(exponent) - 1) << 23,
+    })
 }
 
 /// 4-byte words of a block's data: vectors of a quad.
 pub const fn words<F: Block32>() -> usize {
-    (F::BYTES - 2 * halves::<F>()) / 4
+    (F::BYTES - head::<F>()) / 4
 }
 
 /// Whether vector code arranges the words.
@@ -107,7 +122,7 @@ const fn transposed<F: Block32>() -> bool {
 
 /// Where in a block of a tile a row's word is.
 const fn word_at<F: Block32>(row: usize, word: usize) -> usize {
-    halves::<F>() * 2 * TILE + (row / 4 * words::<F>() + word) * 16 + row % 4 * 4
+    head::<F>() * TILE + (row / 4 * words::<F>() + word) * 16 + row % 4 * 4
 }
 
 impl<F: Block32> Format for F {
@@ -135,9 +150,9 @@ impl<F: Block32> Format for F {
         for (index, out) in tile.chunks_exact_mut(TILE * F::BYTES).enumerate() {
             for row in 0..TILE {
                 let block = &rows[row * row_bytes + index * F::BYTES..][..F::BYTES];
-                let (head, data) = block.split_at(2 * halves::<F>());
-                for (half, bytes) in head.as_chunks::<2>().0.iter().enumerate() {
-                    out[2 * (half * TILE + row)..][..2].copy_from_slice(bytes);
+                let (head, data) = block.split_at(head::<F>());
+                for (index, bytes) in head.chunks_exact(number::<F>()).enumerate() {
+                    out[bytes.len() * (index * TILE + row)..][..bytes.len()].copy_from_slice(bytes);
                 }
                 // Four words of four rows at once, where they can be had.
                 if transposed::<F>() {
@@ -224,7 +239,7 @@ impl<F: Block32> Format for F {
 /// Puts the words of block `index` of 16 rows where they belong in a block of a tile.
 #[cfg(target_arch = "aarch64")]
 fn transpose<F: Block32>(rows: &[u8], row_bytes: usize, index: usize, out: &mut [u8]) {
-    let data = index * F::BYTES + 2 * halves::<F>();
+    let data = index * F::BYTES + head::<F>();
     assert!(
         data + 4 * words::<F>() <= row_bytes && rows.len() >= TILE * row_bytes,
         "the block is in every row"
@@ -276,9 +291,10 @@ fn expand<F: Block32>(block: &Unpacked, weights: &mut [f32]) {
 fn unpack_arranged<F: Block32>(tile: &[u8], row: usize) -> Unpacked {
     let mut bytes = [0; 64];
     let block = &mut bytes[..F::BYTES];
-    let (head, data) = block.split_at_mut(2 * halves::<F>());
-    for (half, bytes) in head.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        bytes.copy_from_slice(&tile[2 * (half * TILE + row)..][..2]);
+    let (head, data) = block.split_at_mut(head::<F>());
+    for (index, bytes) in head.chunks_exact_mut(number::<F>()).enumerate() {
+        let at = bytes.len() * (index * TILE + row);
+        bytes.copy_from_slice(&tile[at..at + bytes.len()]);
     }
     for (word, bytes) in data.as_chunks_mut::<4>().0.iter_mut().enumerate() {
         bytes.copy_from_slice(&tile[word_at::<F>(row, word)..][..4]);
@@ -377,6 +393,60 @@ fn multiply_tiles(
 unsafe fn widen(from: *const u8) -> float32x4_t {
     // SAFETY: the caller's promise.
     unsafe { vcvt_f32_f16(vreinterpret_f16_u16(from.cast::<uint16x4_t>().read())) }
+}
+
+/// The high halves of the bits of [`half_power`] of eight exponents: one less than each, shifted to where a float has its own, but
+/// for the two subnormal ones.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+fn half_powers(exponents: uint8x8_t) -> uint16x8_t {
+    // SAFETY: registers only; Advanced SIMD is part of every AArch64 target of this project.
+    unsafe {
+        let bits = vshll_n_u8::<7>(exponents);
+        let less = vreinterpretq_s16_u16(vsubq_u16(bits, vdupq_n_u16(1 << 7)));
+        let normal = vreinterpretq_u16_s16(vmaxq_s16(less, vdupq_n_s16(1 << 6)));
+        vminq_u16(normal, vaddq_u16(bits, vdupq_n_u16(1 << 5)))
+    }
+}
+
+/// The scales of a quad.
+///
+/// # Safety
+/// A block of a tile must be readable at `block`, which is 8-byte aligned, and `quad` be below 4.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+unsafe fn four_scales<F: Block32>(block: *const u8, quad: usize) -> float32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if F::POWER {
+            let four = block.cast::<u32>().add(quad).read();
+            let bits = vget_low_u16(half_powers(vcreate_u8(u64::from(four))));
+            vreinterpretq_f32_u32(vshll_n_u16::<16>(bits))
+        } else {
+            widen(block.add(8 * quad))
+        }
+    }
+}
+
+/// The 16 scales of a tile that are powers of two, times a column's.
+///
+/// # Safety
+/// 16 bytes must be readable.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+unsafe fn scaled_powers(exponents: *const u8, scale: f32) -> [float32x4_t; TILE / 4] {
+    // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
+    unsafe {
+        let exponents = vreinterpretq_u8_s8(neon::load(exponents));
+        let (low, high) = (half_powers(vget_low_u8(exponents)), half_powers(vget_high_u8(exponents)));
+        [
+            vshll_n_u16::<16>(vget_low_u16(low)),
+            vshll_high_n_u16::<16>(low),
+            vshll_n_u16::<16>(vget_low_u16(high)),
+            vshll_high_n_u16::<16>(high),
+        ]
+        .map(|bits| vmulq_n_f32(vreinterpretq_f32_u32(bits), scale))
+    }
 }
 
 /// The 16 scales of a tile, times a column's. A conversion is two or three operations to a Cortex-A76, which takes it best
@@ -479,8 +549,9 @@ macro_rules! kernels {
                     let scale = *lanes.scales.add(at);
                     let sum = *lanes.sums.add(at);
                     let zero = vdupq_n_s32((F::ZERO << $fraction) * *lanes.deficits.add(at));
-                    let scales = scaled(block, scale);
-                    let mut data: From = block.add(halves::<F>() * 2 * TILE).cast();
+                    let scales =
+                        if F::POWER { scaled_powers(block, scale) } else { scaled(block, scale) };
+                    let mut data: From = block.add(head::<F>() * TILE).cast();
                     // Written out: the compiler unrolls no loop with assembly in it.
                     $({
                         data = then(data, &mut totals[($quad + 3) % 4]);
@@ -510,9 +581,9 @@ macro_rules! kernels {
                     // SAFETY: a block of the tile and of the columns, which the caller promised; behind the scales
                     // and sums of the last column there is room for three more.
                     unsafe {
-                        let data: From = block.add(halves::<F>() * 2 * TILE).cast();
+                        let data: From = block.add(head::<F>() * TILE).cast();
                         let quants = F::$quads(&mut data.add(quad * words::<F>()));
-                        let scale = widen(block.add(8 * quad));
+                        let scale = four_scales::<F>(block, quad);
                         $(
                             let four_scales = neon::load_floats_at::<{ 4 * $first }>(scales);
                             let mut zeros = vdupq_n_s32(0);

@@ -160,7 +160,7 @@ pub static FORMATS: &[Row] = &[
     Row::of::<Superblocks<q6_k::Q6_K>>(),
     Row::of::<iq4_nl::Iq4Nl>(),
     Row::of::<Superblocks<iq4_xs::Iq4Xs>>(),
-    Row::of::<Rows<mxfp4::Mxfp4>>(),
+    Row::of::<mxfp4::Mxfp4>(),
     Row::of::<Rows<tq::Tq1>>(),
     Row::of::<Rows<tq::Tq2>>(),
     Row::of::<Rows<iq3::Iq3S>>(),

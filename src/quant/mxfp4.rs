@@ -3,12 +3,16 @@
 //! Block, 17 bytes: the exponent, then 16 bytes whose low halves are weights 0–15 and whose high halves are weights 16–31.
 //! Source: OCP Microscaling Formats (MX) Specification 1.0, section 5.3; ggml block layouts (`block_mxfp4`).
 //!
-//! Twice the floats are whole numbers, and are worth half as much. A block begins with one byte, which no tile of binary16
-//! scales has room for, so it is unpacked as [`super::rows`] does.
+//! Twice the floats are whole numbers, and are worth half as much.
 
-use super::block32::peak;
-use super::rows::{Part, Unpack};
+use super::block32::{Block32, Unpacked, half_power, peak};
+use super::quads::Quads;
 use alloc::vec::Vec;
+
+#[cfg(target_arch = "aarch64")]
+use core::arch::aarch64::*;
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::*;
 
 /// Twice what the quants stand for.
 const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -16,29 +20,54 @@ const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -1
 /// The format.
 pub struct Mxfp4;
 
-/// Half of 2^(exponent − 127): the two lowest are subnormal.
-fn half_power(exponent: u8) -> f32 {
-    f32::from_bits(match exponent {
-        0 | 1 => 0x0020_0000 << exponent,
-        exponent => (u32::from(exponent) - 1) << 23,
-    })
+impl Quads for Mxfp4 {
+    const NARROW: bool = true; // 16 × 12 × 127 = 24,384
+    const ZERO: i32 = 0;
+    const SIGNED: bool = true;
 }
 
-impl Unpack for Mxfp4 {
+impl Block32 for Mxfp4 {
     const ID: u32 = 39;
     const NAME: &'static str = "MXFP4";
-    const LEN: usize = 32;
     const BYTES: usize = 17;
-    const HALVES: bool = false;
+    const POWER: bool = true;
+    const MINIMUM: bool = false;
 
+    fn unpack(block: &[u8]) -> Unpacked {
+        let mut quants = [0; 32];
+        for (index, &byte) in block[1..17].iter().enumerate() {
+            quants[index] = VALUES[usize::from(byte & 0xf)];
+            quants[index + 16] = VALUES[usize::from(byte >> 4)];
+        }
+        Unpacked { quants, scale: half_power(block[0]), minimum: 0.0 }
+    }
+
+    #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    fn part(block: &[u8], _: usize) -> Part {
-        let eight = |i: usize| {
-            let bytes = &block[1 + i % 2 * 8..][..8];
-            let value = |byte: u8| VALUES[usize::from(byte >> (i / 2 * 4) & 0xf)].cast_unsigned();
-            u64::from_le_bytes(core::array::from_fn(|j| value(bytes[j])))
-        };
-        Part::whole([eight(0), eight(1), eight(2), eight(3)], half_power(block[0]))
+    unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
+        // SAFETY: the caller's promise: four vectors, and a table of 16 bytes; Advanced SIMD is part of every AArch64 target of
+        // this project.
+        unsafe {
+            let table = crate::simd::neon::load(VALUES.as_ptr().cast());
+            super::quads::nibbles(data).map(|nibbles| vqtbl1q_s8(table, vreinterpretq_u8_s8(nibbles)))
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn pairs(data: *const __m256i) -> [__m256i; 4] {
+        // SAFETY: the caller's promise: 64 bytes, and a table of 16 bytes.
+        unsafe {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(VALUES.as_ptr().cast()));
+            let [a, b, c, d] = super::block32::avx2::nibbles(data);
+            // Written out: in a closure, which has no target features, each of these would be a call.
+            [
+                _mm256_shuffle_epi8(table, a),
+                _mm256_shuffle_epi8(table, b),
+                _mm256_shuffle_epi8(table, c),
+                _mm256_shuffle_epi8(table, d),
+            ]
+        }
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {

@@ -6,7 +6,7 @@
 use super::super::input::BLOCK;
 use super::super::quads::Quads;
 use super::super::{Inputs, Sums, TILE};
-use super::{Block32, halves, words};
+use super::{Block32, head, words};
 use core::arch::x86_64::*;
 
 /// A quad of nibbles, as [`Block32::pairs`] wants it.
@@ -67,9 +67,10 @@ pub unsafe fn multiply<F: Block32>(
                 // SAFETY: a quad of a block, and a block of each column: the caller's promise.
                 unsafe {
                     let block = block.as_ptr();
-                    let data = block.add(halves::<F>() * 2 * TILE + quad * words::<F>() * 16);
+                    let data = block.add(head::<F>() * TILE + quad * words::<F>() * 16);
                     let quants = F::pairs(data.cast());
-                    let scales = widen(block.add(8 * quad));
+                    let scales =
+                        if F::POWER { powers(block.add(4 * quad)) } else { widen(block.add(8 * quad)) };
                     for (column, total) in totals[..columns].iter_mut().enumerate() {
                         let at = index * lanes.width + column;
                         let x = _mm256_loadu_si256(lanes.quants.add(at * BLOCK).cast());
@@ -101,6 +102,17 @@ pub unsafe fn multiply<F: Block32>(
 unsafe fn widen(from: *const u8) -> __m128 {
     // SAFETY: the caller's promise: 8 bytes.
     _mm_cvtph_ps(unsafe { _mm_loadl_epi64(from.cast()) })
+}
+
+/// [`super::half_power`] of four exponents: one less than each, shifted to where a float has its own, but for the two subnormal ones.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn powers(from: *const u8) -> __m128 {
+    // SAFETY: the caller's promise: 4 bytes.
+    let four = unsafe { from.cast::<i32>().read_unaligned() };
+    let bits = _mm_slli_epi32::<23>(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(four)));
+    let normal = _mm_max_epi32(_mm_sub_epi32(bits, _mm_set1_epi32(1 << 23)), _mm_set1_epi32(1 << 22));
+    _mm_castsi128_ps(_mm_min_epi32(normal, _mm_add_epi32(bits, _mm_set1_epi32(1 << 21))))
 }
 
 /// The products of a quad and 32 activations, summed to a row a lane.
