@@ -28,11 +28,11 @@ const SPILLS: &[(&str, usize)] = &[
     ("one_neon, Q2_K", 11),
     ("one_dotprod, Q2_K", 4),
     ("sixteen_neon, Q2_K", 1),
+    ("one_dotprod, Q3_K", 2),
     ("sixteen_neon, Q3_K", 1),
-    ("one_neon, Q4_K", 7),
-    ("one_dotprod, Q4_K", 4),
-    ("one_neon, Q5_K", 8),
-    ("one_dotprod, Q5_K", 4),
+    ("one_neon, Q4_K", 8),
+    ("one_neon, Q5_K", 7),
+    ("one_dotprod, Q6_K", 2),
     ("sixteen_neon, Q6_K", 4),
 ];
 /// Kernels by the columns that they multiply.

@@ -152,6 +152,26 @@ fn blocks_of_extreme_bytes_agree_too() {
 }
 
 #[test]
+fn a_scale_that_is_infinite_or_no_number_gives_what_the_definition_gives() {
+    let mut random = Random(8);
+    let numbers = [0x7c00, 0xfc00, 0x3c00, 0x7e00, 0xbc00];
+    for format in FORMATS.iter().filter(|format| format.len > 1) {
+        let columns = columns_of(format, &[64], &[512])[0];
+        let mut packed: Vec<u8> = (0..37 * format.row_bytes(columns)).map(|_| random.next() as u8).collect();
+        // Most rows have at most one such number: a second would hide what the first did.
+        for (index, block) in packed.chunks_exact_mut(format.bytes).enumerate() {
+            let wrong = random.next() as usize % 8;
+            set_scales(format, block, |part| if part == wrong { numbers[index % 5] } else { 0x3c00 });
+        }
+        for count in [1, 3, 16] {
+            // All positive: products of both signs would soon make NaN of any infinity.
+            let inputs = inputs(Level::Plain, columns, count, || random.float().abs() * 3.0);
+            check(format, &packed, 37, &inputs, "scales that are no finite numbers");
+        }
+    }
+}
+
+#[test]
 fn a_dot_product_is_near_the_product_of_the_dequantized_row() {
     let mut random = Random(4);
     for format in FORMATS {

@@ -75,15 +75,15 @@ impl Superblock for Iq4Xs {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
+    unsafe fn part_bytes(small: *const u8, half: usize, quarter: usize) -> [uint8x16_t; 2] {
         use crate::simd::neon::load;
         // SAFETY: the caller's promise: six vectors; Advanced SIMD is part of every AArch64 target of this project.
         unsafe {
             let turned = |vector: usize, by: i8| {
                 vshlq_u8(vreinterpretq_u8_s8(load(small.add(super::TILE * vector))), vdupq_n_s8(by))
             };
-            let by = part.cast_signed() as i8;
-            let (high, low) = (turned(part / 4, 4 - 2 * (by & 3)), turned(2 + part / 2, -4 * (by & 1)));
+            let by = quarter.cast_signed() as i8;
+            let (high, low) = (turned(half, 4 - 2 * by), turned(2 + 2 * half + quarter / 2, -4 * (by & 1)));
             let bits = vbslq_u8(vdupq_n_u8(0xf), low, high);
             [vandq_u8(bits, vdupq_n_u8(63)), bits]
         }

@@ -99,10 +99,11 @@ impl Superblock for Q2_K {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
+    unsafe fn part_bytes(small: *const u8, half: usize, quarter: usize) -> [uint8x16_t; 2] {
         // SAFETY: the caller's promise: 16 vectors; Advanced SIMD is part of every AArch64 target of this project.
         unsafe {
-            let (first, last) = crate::simd::neon::load_pair(small.add(2 * TILE * part));
+            let (first, last) =
+                crate::simd::neon::load_pair(small.add(2 * TILE * (PARTS / 2 * half + quarter)));
             [vreinterpretq_u8_s8(first), vreinterpretq_u8_s8(last)]
         }
     }

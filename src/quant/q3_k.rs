@@ -139,10 +139,11 @@ impl Superblock for Q3_K {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
+    unsafe fn part_bytes(small: *const u8, half: usize, quarter: usize) -> [uint8x16_t; 2] {
         use crate::simd::neon::load;
         // SAFETY: the caller's promise: twelve vectors; Advanced SIMD is part of every AArch64 target of this project.
         unsafe {
+            let part = PARTS / 2 * half + quarter;
             let (byte, upper) = (load(small.add(TILE * part)), load(small.add(TILE * (PARTS + part / 2))));
             let upper = vshlq_s8(upper, vdupq_n_s8(if part.is_multiple_of(2) { 4 } else { 0 }));
             // Inserted below the highest four bits.

@@ -5,7 +5,7 @@
 //!
 //! In a tile each part has 16 bytes of its own, with its first 16 weights in the low halves. Of the 12 bytes of scales and
 //! minimums, byte `p` is the scale of part `p`, and the highest two bits of its minimum above that; the minimums' lower four are
-//! in the last four bytes, two parts in each.
+//! in the last four bytes: of part `p` in the high half of byte `8 + p`, of part `4 + p` in the low one.
 
 use super::block32::half;
 use super::quads::Quads;
@@ -62,9 +62,9 @@ impl Superblock for Q4_K {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
+    unsafe fn part_bytes(small: *const u8, half: usize, quarter: usize) -> [uint8x16_t; 2] {
         // SAFETY: the caller's promise.
-        unsafe { part_bytes(small, part) }
+        unsafe { part_bytes(small, half, quarter) }
     }
 
     #[cfg(target_arch = "aarch64")]
@@ -72,6 +72,21 @@ impl Superblock for Q4_K {
     unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: four vectors.
         unsafe { super::quads::nibbles(data) }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn quad_near<const QUAD: i32>(middle: super::quads::From) -> [int8x16_t; 8] {
+        use super::quads::{halves, near};
+        // SAFETY: the caller's promise: four vectors.
+        unsafe {
+            halves([
+                near::<QUAD, 4, 0>(middle),
+                near::<QUAD, 4, 1>(middle),
+                near::<QUAD, 4, 2>(middle),
+                near::<QUAD, 4, 3>(middle),
+            ])
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -117,8 +132,8 @@ pub fn sort_scales(block: &[u8], sorted: &mut [u8]) {
         let (scale, minimum) = six(part);
         sorted[4 + part] = scale | minimum >> 4 << 6;
     }
-    for pair in 0..PARTS / 2 {
-        sorted[12 + pair] = six(2 * pair).1 & 0xf | six(2 * pair + 1).1 << 4;
+    for quarter in 0..PARTS / 2 {
+        sorted[12 + quarter] = six(quarter).1 << 4 | six(PARTS / 2 + quarter).1 & 0xf;
     }
 }
 
@@ -126,7 +141,7 @@ pub fn sort_scales(block: &[u8], sorted: &mut [u8]) {
 pub fn unsort_scales(sorted: &[u8], block: &mut [u8]) {
     let six = |part: usize| {
         let byte = sorted[4 + part];
-        (byte & 63, sorted[12 + part / 2] >> (part % 2 * 4) & 0xf | byte >> 6 << 4)
+        (byte & 63, sorted[12 + part % 4] >> (4 - part / 4 * 4) & 0xf | byte >> 6 << 4)
     };
     block[..4].copy_from_slice(&sorted[..4]);
     for i in 0..4 {
@@ -143,16 +158,20 @@ pub fn unsort_scales(sorted: &[u8], block: &mut [u8]) {
 /// Twelve vectors must be readable.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-pub unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
-    use crate::simd::neon::load;
+pub unsafe fn part_bytes(small: *const u8, half: usize, quarter: usize) -> [uint8x16_t; 2] {
+    use crate::simd::neon::load_near;
     // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
     unsafe {
-        let vector = |index: usize| vreinterpretq_u8_s8(load(small.add(super::TILE * index)));
-        let byte = vector(part);
-        let four =
-            vshlq_u8(vector(PARTS + part / 2), vdupq_n_s8(if part.is_multiple_of(2) { 0 } else { -4 }));
-        let minimum = vbslq_u8(vdupq_n_u8(0xf), four, vshrq_n_u8::<2>(byte));
-        [vandq_u8(byte, vdupq_n_u8(63)), minimum]
+        let vector =
+            |index: usize| vreinterpretq_u8_s8(load_near::<0>(small.add(super::TILE * index).cast()));
+        let byte = vector(PARTS / 2 * half + quarter);
+        let four = vshlq_u8(vector(PARTS + quarter), vdupq_n_s8(if half == 0 { 0 } else { 4 }));
+        // Its highest four bits below the highest two of the byte. The compiler would do that with a mask.
+        let (scale, minimum);
+        core::arch::asm!("and {scale:v}.16b, {byte:v}.16b, {mask:v}.16b", "sri {byte:v}.16b, {four:v}.16b, #2",
+            "ushr {byte:v}.16b, {byte:v}.16b, #2", scale = out(vreg) scale, byte = inout(vreg) byte => minimum,
+            four = in(vreg) four, mask = in(vreg) vdupq_n_u8(63), options(pure, nomem, nostack, preserves_flags));
+        [scale, minimum]
     }
 }
 
@@ -161,9 +180,9 @@ pub unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
 pub fn six_bit_scales(head: Head<'_>, scales: &mut Scales) {
     let (d, minus) = (head.number(0), head.number(1).map(|dmin| -dmin));
     for part in 0..PARTS {
-        let (byte, four) = (head.small(2, part), head.small(2, PARTS + part / 2));
+        let (byte, four) = (head.small(2, part), head.small(2, PARTS + part % 4));
         let scale = floats(byte.map(|byte| byte & 63), 0);
-        let minimum = core::array::from_fn(|row| four[row] >> (part % 2 * 4) & 0xf | byte[row] >> 6 << 4);
+        let minimum = core::array::from_fn(|row| four[row] >> (4 - part / 4 * 4) & 0xf | byte[row] >> 6 << 4);
         let minimum = floats(minimum, 0);
         for row in 0..super::TILE {
             scales.scales[part][row] = d[row] * scale[row];

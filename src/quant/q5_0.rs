@@ -145,7 +145,7 @@ const SPREAD: [[(usize, usize); 3]; 5] = [
 #[inline(always)]
 pub unsafe fn fives(data: &mut super::quads::From) -> [int8x16_t; 8] {
     // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
-    unsafe { eights(data, |bytes| bytes).map(|bytes| vshrq_n_s8::<3>(bytes)) }
+    unsafe { eights(super::quads::five(data), |bytes| bytes).map(|bytes| vshrq_n_s8::<3>(bytes)) }
 }
 
 /// The same times eight, −128 to 120.
@@ -156,20 +156,24 @@ pub unsafe fn fives(data: &mut super::quads::From) -> [int8x16_t; 8] {
 #[inline(always)]
 pub unsafe fn fives_dotprod(data: &mut super::quads::From) -> [int8x16_t; 8] {
     // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
-    unsafe { eights(data, |bytes| vandq_s8(bytes, vdupq_n_s8(!7))) }
+    unsafe { fives_of(super::quads::five(data)) }
+}
+
+/// The same of five vectors that have been loaded.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub fn fives_of(words: [int8x16_t; 5]) -> [int8x16_t; 8] {
+    // SAFETY: registers only; Advanced SIMD is part of every AArch64 target of this project.
+    eights(words, |bytes| unsafe { vandq_s8(bytes, vdupq_n_s8(!7)) })
 }
 
 /// A quad of weights in the upper five bits; `clear` is done to the seven vectors that have something in the lower three.
-///
-/// # Safety
-/// As above.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-unsafe fn eights(data: &mut super::quads::From, clear: impl Fn(int8x16_t) -> int8x16_t) -> [int8x16_t; 8] {
-    // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
+fn eights(words: [int8x16_t; 5], clear: impl Fn(int8x16_t) -> int8x16_t) -> [int8x16_t; 8] {
+    let [a, b, c, d, e] = words;
+    // SAFETY: registers only; Advanced SIMD is part of every AArch64 target of this project.
     unsafe {
-        let [a, b, c, d] = super::quads::four(data);
-        let e = super::quads::next(data);
         // Shifted left and inserted above what is there, the highest bits last.
         let f = vsliq_n_s8::<5>(vshlq_n_s8::<2>(b), a);
         let g = vsliq_n_s8::<5>(vshlq_n_s8::<2>(d), c);

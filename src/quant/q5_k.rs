@@ -84,9 +84,9 @@ impl Superblock for Q5_K {
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
+    unsafe fn part_bytes(small: *const u8, half: usize, quarter: usize) -> [uint8x16_t; 2] {
         // SAFETY: the caller's promise.
-        unsafe { super::q4_k::part_bytes(small, part) }
+        unsafe { super::q4_k::part_bytes(small, half, quarter) }
     }
 
     #[cfg(target_arch = "aarch64")]
@@ -101,6 +101,23 @@ impl Superblock for Q5_K {
     unsafe fn quad_dotprod(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: five vectors.
         unsafe { q5_0::fives_dotprod(data) }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn quad_near<const QUAD: i32>(middle: super::quads::From) -> [int8x16_t; 8] {
+        use super::quads::near;
+        // SAFETY: the caller's promise: five vectors.
+        let words = unsafe {
+            [
+                near::<QUAD, 5, 0>(middle),
+                near::<QUAD, 5, 1>(middle),
+                near::<QUAD, 5, 2>(middle),
+                near::<QUAD, 5, 3>(middle),
+                near::<QUAD, 5, 4>(middle),
+            ]
+        };
+        q5_0::fives_of(words)
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -6,7 +6,7 @@
 //!
 //! # In a tile
 //!
-//! 32 is taken off each quant, and a part has 24 bytes of its own. The upper six bits of byte `4k + c` are weight `4k + c`; the
+//! Scales are 128 larger. 32 is taken off each quant, and a part has 24 bytes of its own. The upper six bits of byte `4k + c` are weight `4k + c`; the
 //! lower two, of bytes `c`, `4 + c` and `8 + c`, are weight `24 + c` from its highest bits down, and those of the bytes from 12 on
 //! weight `28 + c`. So six vectors of a quad are a shift each, or a mask where a quant may be four times as large, and two are
 //! three insertions.
@@ -64,6 +64,7 @@ impl Superblock for Q6_K {
     const NUMBERS: usize = 1;
     const SMALL: usize = 16;
     const MINIMUM: bool = false;
+    const LESS: u8 = 128; // of a factor
     const SIXTEENS: bool = true; // 8 × 32 × 127 = 32,512; 32 × 128 × 32 × 127 < 2²⁴
 
     fn unpack(block: &[u8], part: usize) -> Part {
@@ -75,6 +76,7 @@ impl Superblock for Q6_K {
     fn sort(block: &[u8], sorted: &mut [u8]) {
         sorted[..2].copy_from_slice(&block[D..]);
         sorted[2..HEAD].copy_from_slice(&block[SCALES..D]);
+        sorted[2..HEAD].iter_mut().for_each(|byte| *byte ^= Self::LESS);
         for part in 0..PARTS {
             let bits = six_bits(block, part);
             for (i, byte) in sorted[HEAD + PART * part..][..PART].iter_mut().enumerate() {
@@ -88,6 +90,7 @@ impl Superblock for Q6_K {
         block.fill(0);
         block[D..].copy_from_slice(&sorted[..2]);
         block[SCALES..D].copy_from_slice(&sorted[2..HEAD]);
+        block[SCALES..D].iter_mut().for_each(|byte| *byte ^= Self::LESS);
         for part in 0..PARTS {
             let data = &sorted[HEAD + PART * part..][..PART];
             for i in 0..32usize {
@@ -111,17 +114,18 @@ impl Superblock for Q6_K {
         for (index, factors) in scales.factors.iter_mut().enumerate() {
             let bytes = head.small(1, index);
             for (factor, byte) in factors.iter_mut().zip(bytes) {
-                *factor = i32::from(byte.cast_signed());
+                *factor = i32::from(byte) - i32::from(Self::LESS);
             }
         }
     }
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2] {
+    unsafe fn part_bytes(small: *const u8, half: usize, quarter: usize) -> [uint8x16_t; 2] {
         // SAFETY: the caller's promise: 16 vectors.
         unsafe {
-            let (first, last) = crate::simd::neon::load_pair(small.add(2 * TILE * part));
+            let (first, last) =
+                crate::simd::neon::load_pair(small.add(2 * TILE * (PARTS / 2 * half + quarter)));
             [vreinterpretq_u8_s8(first), vreinterpretq_u8_s8(last)]
         }
     }
@@ -130,14 +134,32 @@ impl Superblock for Q6_K {
     #[inline(always)]
     unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: six vectors.
-        unsafe { fours(data, |bytes| bytes).map(|bytes| vshrq_n_s8::<2>(bytes)) }
+        unsafe { fours(six(data), |bytes| bytes).map(|bytes| vshrq_n_s8::<2>(bytes)) }
     }
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
     unsafe fn quad_dotprod(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: as above; Advanced SIMD is part of every AArch64 target of this project.
-        unsafe { fours(data, |bytes| vandq_s8(bytes, vdupq_n_s8(!3))) }
+        unsafe { fours(six(data), |bytes| vandq_s8(bytes, vdupq_n_s8(!3))) }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn quad_near<const QUAD: i32>(middle: super::quads::From) -> [int8x16_t; 8] {
+        use super::quads::near;
+        // SAFETY: as above.
+        unsafe {
+            let words = [
+                near::<QUAD, 6, 0>(middle),
+                near::<QUAD, 6, 1>(middle),
+                near::<QUAD, 6, 2>(middle),
+                near::<QUAD, 6, 3>(middle),
+                near::<QUAD, 6, 4>(middle),
+                near::<QUAD, 6, 5>(middle),
+            ];
+            fours(words, |bytes| vandq_s8(bytes, vdupq_n_s8(!3)))
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -202,17 +224,26 @@ impl Superblock for Q6_K {
     }
 }
 
-/// A quad of quants times four; `upper` is what is done to the six vectors that have one in their upper bits.
+/// The vectors of a quad.
 ///
 /// # Safety
 /// Six vectors must be readable at `data`, at any alignment.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-unsafe fn fours(data: &mut super::quads::From, upper: impl Fn(int8x16_t) -> int8x16_t) -> [int8x16_t; 8] {
-    // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
+unsafe fn six(data: &mut super::quads::From) -> [int8x16_t; 6] {
+    // SAFETY: the caller's promise.
     unsafe {
         let [a, b, c, d] = super::quads::four(data);
-        let (e, f) = (super::quads::next(data), super::quads::next(data));
+        [a, b, c, d, super::quads::next(data), super::quads::next(data)]
+    }
+}
+
+/// A quad of quants times four; `upper` is what is done to the six vectors that have one in their upper bits.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+fn fours([a, b, c, d, e, f]: [int8x16_t; 6], upper: impl Fn(int8x16_t) -> int8x16_t) -> [int8x16_t; 8] {
+    // SAFETY: registers only; Advanced SIMD is part of every AArch64 target of this project.
+    unsafe {
         // Shifted left and inserted above what is there, the highest bits last.
         let lower = |high: int8x16_t, middle: int8x16_t, low: int8x16_t| {
             let bits = vsliq_n_s8::<4>(vshlq_n_s8::<2>(low), middle);

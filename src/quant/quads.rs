@@ -86,6 +86,23 @@ pub(super) unsafe fn three(from: &mut From) -> [int8x16_t; 3] {
     [a, b, c]
 }
 
+/// Vector `I` of quad `QUAD` (of `WORDS` vectors each) of a part, which `middle` points into: to where quad 2 begins. Such a load
+/// is one operation to the Cortex-A76: a counted address makes two of it, and so does an offset beyond 255 or below −256.
+///
+/// # Safety
+/// It must be readable; any alignment will do.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(super) unsafe fn near<const QUAD: i32, const WORDS: i32, const I: i32>(middle: From) -> int8x16_t {
+    let vector;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldur {0:q}, [{1}, #{2}]", out(vreg) vector, in(reg) middle, const 16 * ((QUAD - 2) * WORDS + I),
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    vector
+}
+
 /// A quad of nibbles: the low ones of a word are columns 0 to 15 of a block, the high ones 16 to 31.
 ///
 /// # Safety
@@ -94,8 +111,16 @@ pub(super) unsafe fn three(from: &mut From) -> [int8x16_t; 3] {
 #[inline(always)]
 pub(super) unsafe fn nibbles(data: &mut From) -> [int8x16_t; 8] {
     // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
+    unsafe { halves(four(data)) }
+}
+
+/// Low halves of bytes, then high ones.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(super) fn halves(bytes: [int8x16_t; 4]) -> [int8x16_t; 8] {
+    // SAFETY: registers only; Advanced SIMD is part of every AArch64 target of this project.
     unsafe {
-        let bytes = four(data).map(|bytes| vreinterpretq_u8_s8(bytes));
+        let bytes = bytes.map(|bytes| vreinterpretq_u8_s8(bytes));
         let low = |i: usize| vreinterpretq_s8_u8(vandq_u8(bytes[i], vdupq_n_u8(0xf)));
         let high = |i: usize| vreinterpretq_s8_u8(vshrq_n_u8::<4>(bytes[i]));
         [low(0), low(1), low(2), low(3), high(0), high(1), high(2), high(3)]
@@ -113,6 +138,20 @@ pub(super) unsafe fn bytes(data: &mut From) -> [int8x16_t; 8] {
     unsafe {
         let ([a, b, c, d], [e, f, g, h]) = (four(data), four(data));
         [a, b, c, d, e, f, g, h]
+    }
+}
+
+/// The next five vectors.
+///
+/// # Safety
+/// They must be readable, at any alignment.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(super) unsafe fn five(from: &mut From) -> [int8x16_t; 5] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let ([a, b, c, d], e) = (four(from), next(from));
+        [a, b, c, d, e]
     }
 }
 
@@ -423,8 +462,7 @@ pub(super) unsafe fn column_neon<F: Quads, const AT: usize, const LANE: usize>(
 #[cfg(target_arch = "aarch64")]
 #[inline]
 #[target_feature(enable = "neon")]
-#[allow(clippy::extra_unused_type_parameters)] // called as `dot_sixteens_dotprod` is
-pub(super) fn dot_sixteens_neon<F: Quads>(
+pub(super) fn dot_sixteens_neon(
     w: &[int8x16_t; 8],
     x: [int8x16_t; 8],
     factors: [int32x4_t; 2],
@@ -437,25 +475,68 @@ pub(super) fn dot_sixteens_neon<F: Quads>(
     vcvtq_f32_s32(vmlaq_s32(vmulq_s32(four(0), factors[0]), four(4), factors[1]))
 }
 
-/// The same by `sdot`. The quants may be larger by a power of two: see [`Quads::FRACTION`].
+/// The first `sdot` of a sum that begins with `bits` in each lane. They are copied from a general register each time, which has
+/// a pipe of its own; what the compiler copies from a vector has to share those of the products.
 #[cfg(target_arch = "aarch64")]
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn dot_sixteens_dotprod<F: Quads>(
+fn sdot_first(bits: u32, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    let sum;
+    // SAFETY: registers only.
+    unsafe {
+        asm!("dup {0:v}.4s, {1:w}", "sdot {0:v}.4s, {2:v}.16b, {3:v}.4b[0]",
+            out(vreg) sum, in(reg) bits, in(vreg) w, in(vreg) x, options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// What sums with a [`round`] in them are larger by.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn rounded<F: Quads>(sum: int32x4_t) -> float32x4_t {
+    vsubq_f32(vreinterpretq_f32_s32(sum), vdupq_n_f32(const { round(F::FRACTION) }))
+}
+
+/// As [`dot_dotprod`], for one of 16 rows × 1 column: `zero` is the same in all rows.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn dot_one<F: Quads>(
     w: &[int8x16_t; 8],
     (low, high): (int8x16_t, int8x16_t),
-    factors: [int32x4_t; 2],
+    zero: i32,
 ) -> float32x4_t {
-    let sum = neon::sdot_lane::<0>(vdupq_n_s32(0), w[0], low);
+    let bits = const { round(F::FRACTION).to_bits() }.wrapping_add_signed(zero);
+    let sum = sdot_first(bits, w[0], low);
+    let sum = neon::sdot_lane::<1>(sum, w[1], low);
+    let sum = neon::sdot_lane::<2>(sum, w[2], low);
+    let sum = neon::sdot_lane::<3>(sum, w[3], low);
+    let sum = neon::sdot_lane::<0>(sum, w[4], high);
+    let sum = neon::sdot_lane::<1>(sum, w[5], high);
+    let sum = neon::sdot_lane::<2>(sum, w[6], high);
+    rounded::<F>(neon::sdot_lane::<3>(sum, w[7], high))
+}
+
+/// As [`column_sixteens_dotprod`], for 16 rows × 1 column: the two sums times their factors.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn dot_sixteens_one<F: Quads>(
+    w: &[int8x16_t; 8],
+    (low, high): (int8x16_t, int8x16_t),
+    factors: [float32x4_t; 2],
+) -> float32x4_t {
+    let bits = const { round(F::FRACTION).to_bits() };
+    let sum = sdot_first(bits, w[0], low);
     let sum = neon::sdot_lane::<1>(sum, w[1], low);
     let sum = neon::sdot_lane::<2>(sum, w[2], low);
     let first = neon::sdot_lane::<3>(sum, w[3], low);
-    let sum = neon::sdot_lane::<0>(vdupq_n_s32(0), w[4], high);
+    let sum = sdot_first(bits, w[4], high);
     let sum = neon::sdot_lane::<1>(sum, w[5], high);
     let sum = neon::sdot_lane::<2>(sum, w[6], high);
     let last = neon::sdot_lane::<3>(sum, w[7], high);
-    let sum = vmlaq_s32(vmulq_s32(first, factors[0]), last, factors[1]);
-    if F::FRACTION == 2 { vcvtq_n_f32_s32::<2>(sum) } else { vcvtq_f32_s32(sum) }
+    vfmaq_f32(vmulq_f32(rounded::<F>(first), factors[0]), rounded::<F>(last), factors[1])
 }
 
 /// As [`dot_sixteens_neon`], where sums of 16 products fit in 16 bits; so are the factors, those of the first 16 columns before
@@ -463,8 +544,7 @@ pub(super) fn dot_sixteens_dotprod<F: Quads>(
 #[cfg(target_arch = "aarch64")]
 #[inline]
 #[target_feature(enable = "neon")]
-#[allow(clippy::extra_unused_type_parameters)] // called as `dot_narrow_sixteens_dotprod` is
-pub(super) fn dot_narrow_sixteens_neon<F: Quads>(
+pub(super) fn dot_narrow_sixteens_neon(
     w: &[int8x16_t; 8],
     x: [int8x16_t; 8],
     factors: int16x8_t,
@@ -475,46 +555,6 @@ pub(super) fn dot_narrow_sixteens_neon<F: Quads>(
         addp_16(low, high)
     };
     scaled_sixteens(addp_16(four(0), four(4)), factors)
-}
-
-/// The same by `sdot`.
-#[cfg(target_arch = "aarch64")]
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-pub(super) fn dot_narrow_sixteens_dotprod<F: Quads>(
-    w: &[int8x16_t; 8],
-    (low, high): (int8x16_t, int8x16_t),
-    factors: int16x8_t,
-) -> float32x4_t {
-    let sum = sdot_first(w[0], low);
-    let sum = neon::sdot_lane::<1>(sum, w[1], low);
-    let sum = neon::sdot_lane::<2>(sum, w[2], low);
-    let first = neon::sdot_lane::<3>(sum, w[3], low);
-    let sum = sdot_first(w[4], high);
-    let sum = neon::sdot_lane::<1>(sum, w[5], high);
-    let sum = neon::sdot_lane::<2>(sum, w[6], high);
-    let last = neon::sdot_lane::<3>(sum, w[7], high);
-    let sums = if F::FRACTION == 5 {
-        vshrn_high_n_s32::<5>(vshrn_n_s32::<5>(first), last)
-    } else {
-        vuzp1q_s16(vreinterpretq_s16_s32(first), vreinterpretq_s16_s32(last))
-    };
-    scaled_sixteens(sums, factors)
-}
-
-/// The first of a chain of `sdot` by element. Its zero is copied from a general register, which the Cortex-A76 does on neither
-/// of the pipes that multiply.
-#[cfg(target_arch = "aarch64")]
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn sdot_first(w: int8x16_t, x: int8x16_t) -> int32x4_t {
-    let sum;
-    // SAFETY: registers only; the instruction exists where this function may be called.
-    unsafe {
-        asm!("dup {0:v}.4s, wzr", "sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[0]", out(vreg) sum, in(vreg) w, in(vreg) x,
-            options(pure, nomem, nostack, preserves_flags));
-    }
-    sum
 }
 
 /// Sums of the first 16 columns of four rows, then of their last 16, times a factor each.

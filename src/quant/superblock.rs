@@ -165,7 +165,7 @@ pub fn floats(small: [u8; TILE], less: u8) -> [f32; TILE] {
 }
 
 /// A format of superblocks: what differs between them. Wrapped in [`Superblocks`], it is a [`Format`].
-pub trait Superblock: Quads {
+pub trait Superblock: Quads + Sized {
     /// Number in the GGUF tensor directory.
     const ID: u32;
     /// As people write it.
@@ -191,15 +191,16 @@ pub trait Superblock: Quads {
     fn unsort(sorted: &[u8], block: &mut [u8]);
     /// Makes the scales of 16 rows.
     fn scales(head: Head<'_>, scales: &mut Scales);
-    /// What is taken off the bytes that scales are made of: see [`floats`].
+    /// What is taken off the bytes that scales (see [`floats`]) or factors are made of.
     const LESS: u8 = 0;
-    /// For 16 rows and one column: what the scale of a part is made of, a byte a row, then its minimum if there is one; or the
-    /// factors of its first and of its last 16 weights, where they have minimums in the low half of a byte, below those.
+    /// For 16 rows and one column: what the scale of part `4 × half + quarter` is made of, a byte a row, then its minimum if there
+    /// is one; or the factors of its first and of its last 16 weights, where they have minimums in the low half of a byte, below
+    /// those, else [`Self::LESS`] larger, or signed bytes if that is 0.
     ///
     /// # Safety
     /// `small` must be where the small bytes of a superblock of a tile are.
     #[cfg(target_arch = "aarch64")]
-    unsafe fn part_bytes(small: *const u8, part: usize) -> [uint8x16_t; 2];
+    unsafe fn part_bytes(small: *const u8, half: usize, quarter: usize) -> [uint8x16_t; 2];
     /// The quants of a part of four rows, before [`Quads::ZERO`] is taken off: vector `i` is columns `4i` to `4i + 3` of each.
     /// `data` is the next quad's afterwards.
     ///
@@ -216,6 +217,17 @@ pub trait Superblock: Quads {
     unsafe fn quad_dotprod(data: &mut From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise.
         unsafe { Self::quad(data) }
+    }
+    /// The same for 16 rows and one column: quad `QUAD` of a part, loaded from near its `middle`, where its quad 2 begins.
+    ///
+    /// # Safety
+    /// The whole part must be readable, at any alignment.
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn quad_near<const QUAD: i32>(middle: From) -> [int8x16_t; 8] {
+        let mut data = middle.wrapping_offset((QUAD as isize - 2) * words::<Self>().cast_signed());
+        // SAFETY: the caller's promise.
+        unsafe { Self::quad_dotprod(&mut data) }
     }
     /// The same for a PC, two vectors a register.
     ///

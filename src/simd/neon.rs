@@ -21,6 +21,22 @@ pub unsafe fn load(from: *const u8) -> int8x16_t {
     value
 }
 
+/// Loads 16 bytes `AT` bytes (−256 to 255) behind an address of any alignment: one operation to the Cortex-A76, where
+/// other offsets are two.
+///
+/// # Safety
+/// 16 bytes there must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn load_near<const AT: i32>(from: *const i8) -> int8x16_t {
+    let value: int8x16_t;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldur {0:q}, [{1}, #{2}]", out(vreg) value, in(reg) from, const AT,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    value
+}
+
 /// Loads 32 bytes from any alignment.
 ///
 /// # Safety

@@ -3,9 +3,8 @@
 use super::super::input::{BLOCK, Inputs, Lanes};
 use super::super::iq4_nl::dot_values_neon;
 use super::super::quads::{
-    From, Quads, column_dotprod, column_neon, column_sixteens_dotprod, column_sixteens_neon, dot_dotprod,
-    dot_narrow_sixteens_dotprod, dot_narrow_sixteens_neon, dot_neon, dot_sixteens_dotprod, dot_sixteens_neon,
-    pair, repeated, then,
+    From, Quads, column_dotprod, column_neon, column_sixteens_dotprod, column_sixteens_neon,
+    dot_narrow_sixteens_neon, dot_neon, dot_one, dot_sixteens_neon, dot_sixteens_one, near, repeated, then,
 };
 use super::super::{Sums, TILE};
 use super::{HIGH, Head, PARTS, Scales, Superblock, head, words};
@@ -63,6 +62,13 @@ pub unsafe fn multiply<F: Superblock>(
             let Some(several) = several else {
                 // SAFETY: the level that chose the kernels proves the instructions; the rest is the caller's promise.
                 unsafe { (kernels.one)(tile.as_ptr(), &lanes, &mut sums[0]) };
+                // Broken, or an infinite scale that the kernel for `sdot` can't do.
+                if matches!(level, Level::Dotprod(_))
+                    && (F::MINIMUM || !F::SIXTEENS)
+                    && sums[0].iter().any(|sum| sum.is_nan())
+                {
+                    super::multiply_plain::<F>(tile, tile_bytes, inputs, first + done, 1, sums);
+                }
                 continue;
             };
             sums.fill([0.0; TILE]);
@@ -116,7 +122,7 @@ fn floats_of<const QUAD: usize>(bytes: uint8x16_t, less: u8) -> float32x4_t {
     vsubq_f32(vreinterpretq_f32_u16(bits), vdupq_n_f32(128.0 + f32::from(less)))
 }
 
-/// The factors of a quad's four rows.
+/// The factors of a quad's four rows, from signed bytes.
 #[inline]
 #[target_feature(enable = "neon")]
 fn factors_of<const QUAD: usize>(bytes: uint8x16_t) -> int32x4_t {
@@ -194,98 +200,223 @@ unsafe fn dot_next_neon<F: Superblock>(data: &mut From, x: [int8x16_t; 8], zero:
     unsafe { if F::VALUES { dot_values_neon(data, x) } else { dot_neon::<F>(&F::quad(data), x, zero) } }
 }
 
-/// [`dot_dotprod`] of the next quad.
-///
-/// # Safety
-/// As [`Superblock::quad`].
+/// The low halves of bytes, which factors are in, and the high ones with minimums.
 #[inline]
+#[target_feature(enable = "neon")]
+fn nibbles_of(both: [uint8x16_t; 2]) -> ([uint8x16_t; 2], [uint8x16_t; 2]) {
+    (both.map(|both| vandq_u8(both, vdupq_n_u8(0xf))), both.map(|both| vshrq_n_u8::<4>(both)))
+}
+
+/// 16 rows × 1 column.
+#[target_feature(enable = "neon")]
+unsafe fn one_neon<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, sums: &mut Sums) {
+    let mut totals = [vdupq_n_f32(0.0); TILE / 4];
+    let mut block = tile;
+    let mut at = 0;
+    for _ in 0..lanes.blocks / PARTS {
+        // SAFETY: superblocks of the tile and blocks of the column, which the caller promised.
+        unsafe {
+            prefetch(block, const { (head::<F>() * TILE).div_ceil(64) });
+            let numbers = neon::load_half_quad(block.cast());
+            let mut others = numbers;
+            if F::MINIMUM {
+                others = neon::load_half_quad(block.cast::<u16>().add(TILE)).map(|four| vnegq_f32(four));
+            }
+            let small = block.add(F::NUMBERS * 2 * TILE);
+            let mut data: From = block.add(head::<F>() * TILE).cast();
+            for part in 0..PARTS {
+                prefetch(data.cast(), words::<F>());
+                let mut bytes = F::part_bytes(small, part / 4, part % 4);
+                let mut minimums = bytes;
+                let (mut first, mut last) = (0.0, 0.0);
+                if F::MINIMUM && F::SIXTEENS {
+                    (bytes, minimums) = nibbles_of(bytes);
+                    let halves = lanes.halves.add(2 * at);
+                    (first, last) = (*halves, *halves.add(lanes.width));
+                }
+                if F::SIXTEENS && F::LESS > 0 {
+                    bytes = bytes.map(|bytes| vsubq_u8(bytes, vdupq_n_u8(F::LESS)));
+                }
+                let x = repeated(lanes.quants.add(at * BLOCK).cast());
+                let unit = *lanes.scales.add(at);
+                let sum = *lanes.sums.add(at);
+                let zero = vdupq_n_s32(F::ZERO * *lanes.deficits.add(at));
+                // Written out: the compiler unrolls no loop with assembly in it.
+                macro_rules! quads {
+                    ($($quad:literal)+) => {$({
+                        data = then(data, &mut totals[($quad + 3) % 4]);
+                        let mut four = numbers[$quad];
+                        let products = if folds::<F>() {
+                            let factors = narrow_factors_of::<$quad>(bytes);
+                            dot_narrow_sixteens_neon(&F::quad(&mut data), x, factors)
+                        } else if F::SIXTEENS {
+                            let two = bytes.map(|bytes| factors_of::<$quad>(bytes));
+                            dot_sixteens_neon(&F::quad(&mut data), x, two)
+                        } else {
+                            let products = dot_next_neon::<F>(&mut data, x, zero);
+                            four = vmulq_f32(four, floats_of::<$quad>(bytes[0], F::LESS));
+                            products
+                        };
+                        totals[$quad] = vfmaq_f32(totals[$quad], products, vmulq_n_f32(four, unit));
+                        if F::MINIMUM && F::SIXTEENS {
+                            let four = minimums.map(|bytes| vmulq_f32(others[$quad], floats_of::<$quad>(bytes, 0)));
+                            totals[$quad] = vfmaq_n_f32(totals[$quad], four[0], first);
+                            totals[$quad] = vfmaq_n_f32(totals[$quad], four[1], last);
+                        } else if F::MINIMUM {
+                            let four = vmulq_f32(others[$quad], floats_of::<$quad>(bytes[1], 0));
+                            totals[$quad] = vfmaq_n_f32(totals[$quad], four, sum);
+                        }
+                    })+};
+                }
+                quads!(0 1 2 3);
+                at += lanes.width;
+            }
+            block = data.cast(); // a superblock ends where its last quad does
+        }
+    }
+    for (sums, total) in sums.as_chunks_mut::<4>().0.iter_mut().zip(totals) {
+        // SAFETY: four floats.
+        unsafe { neon::store_floats(sums.as_mut_ptr(), total) };
+    }
+}
+
+/// What a byte is larger by once it was [`lifted`].
+const LIFT: f32 = 32_768.0;
+
+/// For each quad, where [`lifted`] takes its bytes from: the byte of a row's lane is the second lowest, [`LIFT`]'s the highest,
+/// and what no table has is zero.
+static ROWS: [[u8; 16]; 4] = {
+    let mut rows = [[u8::MAX; 16]; 4];
+    let mut row = 0;
+    while row < TILE {
+        rows[row / 4][row % 4 * 4 + 1] = row as u8;
+        rows[row / 4][row % 4 * 4 + 3] = TILE as u8;
+        row += 1;
+    }
+    rows
+};
+
+/// Bytes of four rows as floats, [`LIFT`] larger than they are.
+#[inline]
+#[target_feature(enable = "neon")]
+fn lifted(bytes: uint8x16_t, lift: uint8x16_t, rows: uint8x16_t) -> float32x4_t {
+    vreinterpretq_f32_u8(vqtbl2q_u8(uint8x16x2_t(bytes, lift), rows))
+}
+
+/// 16 rows × 1 column, for the two vector pipes of the Cortex-A76: what can be done elsewhere is not done there. One look-up
+/// makes floats of a byte of four rows. They are [`LIFT`] too large, and so is their product with the superblock's number: the
+/// fused operation that multiplies adds what that is, as it was loaded, and is exact, since the difference is.
+///
+/// Unless that number is infinite: then this gives NaN, where the definition may give an infinity, and
+/// [`multiply`] has the definition do it.
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn dot_next_dotprod<F: Superblock>(
-    data: &mut From,
-    x: (int8x16_t, int8x16_t),
-    zero: int32x4_t,
-) -> float32x4_t {
-    // SAFETY: the caller's promise.
-    unsafe { dot_dotprod::<F>(&F::quad_dotprod(data), x, zero) }
+unsafe fn one_dotprod<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, sums: &mut Sums) {
+    const { assert!(F::LESS.is_multiple_of(32), "a few bits, so that products with binary16 are exact") };
+    let signed = const { F::SIXTEENS && !F::MINIMUM && F::LESS == 0 };
+    let less = f32::from(if signed { 128 } else { F::LESS });
+    let mut totals = [vdupq_n_f32(0.0); TILE / 4];
+    let mut lifts = [vdupq_n_u8((LIFT.to_bits() >> 24) as u8); 2];
+    // SAFETY: no instruction at all. As far as the compiler can tell they differ: a table is two neighbouring registers, and of
+    // one it would make copies for both tables all the time.
+    unsafe {
+        asm!("// {0:v}", inout(vreg) lifts[1], options(pure, nomem, nostack, preserves_flags));
+    }
+    // SAFETY: 16 bytes each.
+    let rows = ROWS.each_ref().map(|rows| vreinterpretq_u8_s8(unsafe { neon::load(rows.as_ptr()) }));
+    let mut block = tile;
+    let mut at = 0;
+    for _ in 0..lanes.blocks / PARTS {
+        // SAFETY: superblocks of the tile and blocks of the column, which the caller promised.
+        unsafe {
+            prefetch(block, const { (head::<F>() * TILE).div_ceil(64) });
+            let numbers = neon::load_half_quad(block.cast());
+            let mut others = numbers;
+            if F::MINIMUM {
+                others = neon::load_half_quad(block.cast::<u16>().add(TILE));
+            }
+            // Of each quad what its scales and its minimums are too large by, and the minimums' number: there are too few
+            // registers for them, and what is added to has to be loaded each time anyway.
+            let quads: [[float32x4_t; 4]; 4] = core::array::from_fn(|quad| {
+                [
+                    vmulq_n_f32(numbers[quad], -LIFT - less),
+                    numbers[quad],
+                    vmulq_n_f32(others[quad], -LIFT),
+                    others[quad],
+                ]
+            });
+            let mut quads: From = quads.as_ptr().cast::<int8x16_t>().add(8);
+            let small = block.add(F::NUMBERS * 2 * TILE);
+            let mut middle: From = block.add(head::<F>() * TILE).cast::<int8x16_t>().add(2 * words::<F>());
+            for half in 0..2 {
+                for quarter in 0..4 {
+                    prefetch(middle.cast(), words::<F>());
+                    let mut bytes = F::part_bytes(small, half, quarter);
+                    let mut minimums = bytes;
+                    let (mut first, mut last) = (0.0, 0.0);
+                    if F::MINIMUM && F::SIXTEENS {
+                        (bytes, minimums) = nibbles_of(bytes);
+                        let halves = lanes.halves.add(2 * at);
+                        (first, last) = (*halves, *halves.add(lanes.width));
+                    } else if signed {
+                        bytes = bytes.map(|bytes| veorq_u8(bytes, vdupq_n_u8(128))); // as if not signed
+                    }
+                    let x = lanes.quants.add(at * BLOCK);
+                    let x = (neon::load_near::<0>(x), neon::load_near::<16>(x));
+                    let unit = *lanes.scales.add(at);
+                    let sum = *lanes.sums.add(at);
+                    let zero = (F::ZERO << F::FRACTION) * *lanes.deficits.add(at);
+                    // Written out: the compiler unrolls no loop with assembly in it.
+                    macro_rules! quads {
+                        ($($quad:literal)+) => {$({
+                            middle = then(middle, &mut totals[($quad + 3) % 4]);
+                            quads = then(quads, &mut totals[($quad + 3) % 4]);
+                            let quants = F::quad_near::<$quad>(middle);
+                            let of = |which: usize| lifted(bytes[which], lifts[which], rows[$quad]);
+                            let minimum = |which: usize| {
+                                let lift = vreinterpretq_f32_s8(near::<$quad, 4, 2>(quads));
+                                let four = vreinterpretq_f32_s8(near::<$quad, 4, 3>(quads));
+                                vfmaq_f32(lift, lifted(minimums[which], lifts[which], rows[$quad]), four)
+                            };
+                            let mut four = numbers[$quad];
+                            let products = if F::SIXTEENS {
+                                let two = [of(0), of(1)].map(|float| vsubq_f32(float, vdupq_n_f32(LIFT + less)));
+                                dot_sixteens_one::<F>(&quants, x, two)
+                            } else {
+                                let lift = vreinterpretq_f32_s8(near::<$quad, 4, 0>(quads));
+                                four = vreinterpretq_f32_s8(near::<$quad, 4, 1>(quads));
+                                four = vfmaq_f32(lift, of(0), four);
+                                dot_one::<F>(&quants, x, zero)
+                            };
+                            totals[$quad] = vfmaq_f32(totals[$quad], products, vmulq_n_f32(four, unit));
+                            if F::MINIMUM && F::SIXTEENS {
+                                totals[$quad] = vfmsq_n_f32(totals[$quad], minimum(0), first);
+                                totals[$quad] = vfmsq_n_f32(totals[$quad], minimum(1), last);
+                            } else if F::MINIMUM {
+                                totals[$quad] = vfmsq_n_f32(totals[$quad], minimum(1), sum);
+                            }
+                        })+};
+                    }
+                    quads!(0 1 2 3);
+                    middle = middle.add(4 * words::<F>());
+                    at += lanes.width;
+                }
+            }
+            block = middle.sub(2 * words::<F>()).cast(); // a superblock ends where its last quad does
+        }
+    }
+    for (sums, total) in sums.as_chunks_mut::<4>().0.iter_mut().zip(totals) {
+        // SAFETY: four floats.
+        unsafe { neon::store_floats(sums.as_mut_ptr(), total) };
+    }
 }
 
 /// Makes the kernels of a level: as in [`super::super::block32`], but for where the scales are.
 macro_rules! kernels {
-    ($features:literal, $kernels:ident, $one:ident, $fraction:expr, $quads:ident, $spread:ident, $dot:ident, $dot_sixteens:ident,
-        $dot_narrow_sixteens:ident, $factor:expr, $column:ident, $column_sixteens:ident, $($quad:literal)+,
+    ($features:literal, $kernels:ident, $one:ident, $fraction:expr, $quads:ident, $factor:expr, $column:ident, $column_sixteens:ident,
         $($name:ident: $columns:literal = $([$first:literal: $($lane:literal)+])+;)+) => {
         const fn $kernels<F: Superblock>() -> Kernels {
             let [two, four, eight, sixteen] = [$($name::<F> as Several),+];
             Kernels { one: $one::<F>, two, four, eight, sixteen }
-        }
-
-        /// 16 rows × 1 column.
-        #[target_feature(enable = $features)]
-        unsafe fn $one<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, sums: &mut Sums) {
-            let mut totals = [vdupq_n_f32(0.0); TILE / 4];
-            let mut block = tile;
-            let mut at = 0;
-            for _ in 0..lanes.blocks / PARTS {
-                // SAFETY: superblocks of the tile and blocks of the column, which the caller promised.
-                unsafe {
-                    prefetch(block, const { (head::<F>() * TILE).div_ceil(64) });
-                    let numbers = neon::load_half_quad(block.cast());
-                    let mut others = numbers;
-                    if F::MINIMUM {
-                        others = neon::load_half_quad(block.cast::<u16>().add(TILE)).map(|four| vnegq_f32(four));
-                    }
-                    let small = block.add(F::NUMBERS * 2 * TILE);
-                    let mut data: From = block.add(head::<F>() * TILE).cast();
-                    for part in 0..PARTS {
-                        prefetch(data.cast(), words::<F>());
-                        let mut bytes = F::part_bytes(small, part);
-                        let mut minimums = bytes;
-                        let (mut first, mut last) = (0.0, 0.0);
-                        if F::MINIMUM && F::SIXTEENS {
-                            minimums = bytes.map(|both| vshrq_n_u8::<4>(both));
-                            bytes = bytes.map(|both| vandq_u8(both, vdupq_n_u8(0xf)));
-                            let halves = lanes.halves.add(2 * at);
-                            (first, last) = (*halves, *halves.add(lanes.width));
-                        }
-                        let x = $spread(lanes.quants.add(at * BLOCK).cast());
-                        let unit = *lanes.scales.add(at);
-                        let sum = *lanes.sums.add(at);
-                        let zero = vdupq_n_s32((F::ZERO << $fraction) * *lanes.deficits.add(at));
-                        // Written out: the compiler unrolls no loop with assembly in it.
-                        $({
-                            data = then(data, &mut totals[($quad + 3) % 4]);
-                            let mut four = numbers[$quad];
-                            let products = if folds::<F>() {
-                                let quants = F::$quads(&mut data);
-                                $dot_narrow_sixteens::<F>(&quants, x, narrow_factors_of::<$quad>(bytes))
-                            } else if F::SIXTEENS {
-                                let quants = F::$quads(&mut data);
-                                let two = bytes.map(|bytes| factors_of::<$quad>(bytes));
-                                $dot_sixteens::<F>(&quants, x, two)
-                            } else {
-                                let products = $dot::<F>(&mut data, x, zero);
-                                four = vmulq_f32(four, floats_of::<$quad>(bytes[0], F::LESS));
-                                products
-                            };
-                            totals[$quad] = vfmaq_f32(totals[$quad], products, vmulq_n_f32(four, unit));
-                            if F::MINIMUM && F::SIXTEENS {
-                                let four = minimums.map(|bytes| vmulq_f32(others[$quad], floats_of::<$quad>(bytes, 0)));
-                                totals[$quad] = vfmaq_n_f32(totals[$quad], four[0], first);
-                                totals[$quad] = vfmaq_n_f32(totals[$quad], four[1], last);
-                            } else if F::MINIMUM {
-                                let four = vmulq_f32(others[$quad], floats_of::<$quad>(bytes[1], 0));
-                                totals[$quad] = vfmaq_n_f32(totals[$quad], four, sum);
-                            }
-                        })+
-                        at += lanes.width;
-                    }
-                    block = data.cast(); // a superblock ends where its last quad does
-                }
-            }
-            for (sums, total) in sums.as_chunks_mut::<4>().0.iter_mut().zip(totals) {
-                // SAFETY: four floats.
-                unsafe { neon::store_floats(sums.as_mut_ptr(), total) };
-            }
         }
 
         $(
@@ -395,16 +526,15 @@ macro_rules! kernels {
     };
 }
 
-kernels! { "neon", kernels_neon, one_neon, 0, quad, repeated, dot_next_neon, dot_sixteens_neon, dot_narrow_sixteens_neon,
-    |four| four, column_neon, column_sixteens_neon, 0 1 2 3,
+kernels! { "neon", kernels_neon, one_neon, 0, quad, |four| four, column_neon, column_sixteens_neon,
     two_neon: 2 = [0: 0 1];
     four_neon: 4 = [0: 0 1 2 3];
     eight_neon: 8 = [0: 0 1 2 3] [4: 0 1 2 3];
     sixteen_neon: 16 = [0: 0 1 2 3] [4: 0 1 2 3] [8: 0 1 2 3] [12: 0 1 2 3];
 }
 
-kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, F::FRACTION, quad_dotprod, pair, dot_next_dotprod, dot_sixteens_dotprod,
-    dot_narrow_sixteens_dotprod, |four| vcvtq_f32_s32(four), column_dotprod, column_sixteens_dotprod, 0 1 2 3,
+kernels! { "neon,dotprod", kernels_dotprod, one_dotprod, F::FRACTION, quad_dotprod, |four| vcvtq_f32_s32(four), column_dotprod,
+    column_sixteens_dotprod,
     two_dotprod: 2 = [0: 0 1];
     four_dotprod: 4 = [0: 0 1 2 3];
     eight_dotprod: 8 = [0: 0 1 2 3] [4: 0 1 2 3];
