@@ -17,7 +17,10 @@ const FORMATS: [(&str, &[(&str, usize)]); 2] = [
         "block32",
         &[("Iq4Nl", 4), ("Mxfp4", 4), ("Q4_0", 4), ("Q4_1", 4), ("Q5_0", 5), ("Q5_1", 5), ("Q8_0", 8)],
     ),
-    ("superblock::kernels", &[("Iq4Xs", 4), ("Q2_K", 2), ("Q3_K", 3), ("Q4_K", 4), ("Q5_K", 5), ("Q6_K", 6)]),
+    (
+        "superblock::kernels",
+        &[("Iq4Xs", 4), ("Q2_K", 2), ("Q3_K", 3), ("Q4_K", 4), ("Q5_K", 5), ("Q6_K", 6), ("Tq2", 2)],
+    ),
 ];
 /// Kernels that spill, and how often a turn: there are more totals, weights and scales than registers. A superblock's own numbers
 /// (Q2_K, Q4_K, Q5_K) wait in memory for each part.

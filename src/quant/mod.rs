@@ -162,7 +162,7 @@ pub static FORMATS: &[Row] = &[
     Row::of::<Superblocks<iq4_xs::Iq4Xs>>(),
     Row::of::<mxfp4::Mxfp4>(),
     Row::of::<Rows<tq::Tq1>>(),
-    Row::of::<Rows<tq::Tq2>>(),
+    Row::of::<Superblocks<tq::Tq2>>(),
     Row::of::<Rows<iq3::Iq3S>>(),
     Row::of::<Rows<iq3::Iq3Xxs>>(),
     Row::of::<Rows<iq2::Iq2S>>(),

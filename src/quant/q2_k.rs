@@ -47,8 +47,7 @@ impl Superblock for Q2_K {
     const SIXTEENS: bool = true; // 15 × 3 = 45
 
     fn unpack(block: &[u8], part: usize) -> Part {
-        let bytes = &block[QUANTS + part / 4 * 32..][..32];
-        let quants = core::array::from_fn(|i| (bytes[i] >> (part % 4 * 2) & 3).cast_signed());
+        let quants = pairs_of(&block[QUANTS..], part).map(u8::cast_signed);
         let both = [block[2 * part], block[2 * part + 1]];
         Part {
             quants,
@@ -61,26 +60,14 @@ impl Superblock for Q2_K {
     fn sort(block: &[u8], sorted: &mut [u8]) {
         sorted[..4].copy_from_slice(&block[D..]);
         sorted[4..HEAD].copy_from_slice(&block[..QUANTS]);
-        for (part, sorted) in sorted[HEAD..].as_chunks_mut::<PART>().0.iter_mut().enumerate() {
-            let bytes = &block[QUANTS + part / 4 * 32..][..32];
-            let bits = |i: usize| bytes[i] >> (part % 4 * 2) & 3;
-            for (i, byte) in sorted.iter_mut().enumerate() {
-                let first = i / 4 * 16 + i % 4;
-                *byte = (0..4).fold(0, |byte, k| byte | bits(first + 4 * k) << (2 * k));
-            }
-        }
+        sort_pairs(&block[QUANTS..D], &mut sorted[HEAD..]);
     }
 
     fn unsort(sorted: &[u8], block: &mut [u8]) {
         block.fill(0);
         block[D..].copy_from_slice(&sorted[..4]);
         block[..QUANTS].copy_from_slice(&sorted[4..HEAD]);
-        for (part, sorted) in sorted[HEAD..].as_chunks::<PART>().0.iter().enumerate() {
-            for (i, byte) in block[QUANTS + part / 4 * 32..][..32].iter_mut().enumerate() {
-                let bits = sorted[i / 16 * 4 + i % 4] >> (i / 4 % 4 * 2) & 3;
-                *byte |= bits << (part % 4 * 2);
-            }
-        }
+        unsort_pairs(&sorted[HEAD..], &mut block[QUANTS..D]);
     }
 
     #[inline(always)]
@@ -111,44 +98,15 @@ impl Superblock for Q2_K {
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
     unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
-        // SAFETY: the caller's promise: two vectors; Advanced SIMD is part of every AArch64 target of this project.
-        unsafe {
-            let three = vdupq_n_u8(3);
-            let [a, b] = super::quads::two(data).map(|bytes| vreinterpretq_u8_s8(bytes));
-            [
-                vandq_u8(a, three),
-                vandq_u8(vshrq_n_u8::<2>(a), three),
-                vandq_u8(vshrq_n_u8::<4>(a), three),
-                vshrq_n_u8::<6>(a),
-                vandq_u8(b, three),
-                vandq_u8(vshrq_n_u8::<2>(b), three),
-                vandq_u8(vshrq_n_u8::<4>(b), three),
-                vshrq_n_u8::<6>(b),
-            ]
-            .map(|bits| vreinterpretq_s8_u8(bits))
-        }
+        // SAFETY: the caller's promise: two vectors.
+        unsafe { pairs(data) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn pairs(data: *const __m256i) -> [__m256i; 4] {
         // SAFETY: the caller's promise: 32 bytes.
-        unsafe {
-            let words: *const __m128i = data.cast();
-            // A macro and no closure, which would have no target features and make a call of each of these.
-            macro_rules! two {
-                ($word:literal, $first:literal, $second:literal) => {
-                    _mm256_and_si256(
-                        _mm256_srlv_epi64(
-                            _mm256_broadcastsi128_si256(_mm_loadu_si128(words.add($word))),
-                            _mm256_setr_epi64x($first, $first, $second, $second),
-                        ),
-                        _mm256_set1_epi8(3),
-                    )
-                };
-            }
-            [two!(0, 0, 2), two!(0, 4, 6), two!(1, 0, 2), two!(1, 4, 6)]
-        }
+        unsafe { pairs(data) }
     }
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped to a few bits
@@ -181,5 +139,90 @@ impl Superblock for Q2_K {
             row.extend(d.to_le_bytes());
             row.extend(dmin.to_le_bytes());
         }
+    }
+}
+
+/// The two bits of weight `i` of a part among 64 bytes as in a file: byte and shift.
+const fn place(part: usize, i: usize) -> (usize, usize) {
+    (part / 4 * 32 + i, part % 4 * 2)
+}
+
+/// A part's pairs of bits.
+pub fn pairs_of(block: &[u8], part: usize) -> [u8; 32] {
+    core::array::from_fn(|i| {
+        let (at, shift) = place(part, i);
+        block[at] >> shift & 3
+    })
+}
+
+/// Gives each part's pairs of bits eight bytes of their own.
+pub fn sort_pairs(block: &[u8], sorted: &mut [u8]) {
+    for (part, sorted) in sorted.as_chunks_mut::<PART>().0.iter_mut().enumerate() {
+        let pairs = pairs_of(block, part);
+        for (byte, to) in sorted.iter_mut().enumerate() {
+            let bits = |k: usize| pairs[byte / 4 * 16 + 4 * k + byte % 4];
+            *to = bits(0) | bits(1) << 2 | bits(2) << 4 | bits(3) << 6;
+        }
+    }
+}
+
+/// What [`sort_pairs`] did, backwards; the block's bytes were 0.
+pub fn unsort_pairs(sorted: &[u8], block: &mut [u8]) {
+    for (part, sorted) in sorted.as_chunks::<PART>().0.iter().enumerate() {
+        for i in 0..32 {
+            let (at, shift) = place(part, i);
+            block[at] |= (sorted[i / 16 * 4 + i % 4] >> (i / 4 % 4 * 2) & 3) << shift;
+        }
+    }
+}
+
+/// A quad of pairs of bits.
+///
+/// # Safety
+/// Two vectors must be readable at `data`, at any alignment.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub unsafe fn pairs(data: &mut super::quads::From) -> [int8x16_t; 8] {
+    // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
+    unsafe {
+        let three = vdupq_n_u8(3);
+        let [a, b] = super::quads::two(data).map(|bytes| vreinterpretq_u8_s8(bytes));
+        [
+            vandq_u8(a, three),
+            vandq_u8(vshrq_n_u8::<2>(a), three),
+            vandq_u8(vshrq_n_u8::<4>(a), three),
+            vshrq_n_u8::<6>(a),
+            vandq_u8(b, three),
+            vandq_u8(vshrq_n_u8::<2>(b), three),
+            vandq_u8(vshrq_n_u8::<4>(b), three),
+            vshrq_n_u8::<6>(b),
+        ]
+        .map(|bits| vreinterpretq_s8_u8(bits))
+    }
+}
+
+/// The same for a PC.
+///
+/// # Safety
+/// 32 bytes must be readable at `data`, and the CPU have AVX2.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub unsafe fn pairs(data: *const __m256i) -> [__m256i; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let words: *const __m128i = data.cast();
+        // A macro and no closure, which would have no target features and make a call of each of these.
+        macro_rules! two {
+            ($word:literal, $first:literal, $second:literal) => {
+                _mm256_and_si256(
+                    _mm256_srlv_epi64(
+                        _mm256_broadcastsi128_si256(_mm_loadu_si128(words.add($word))),
+                        _mm256_setr_epi64x($first, $first, $second, $second),
+                    ),
+                    _mm256_set1_epi8(3),
+                )
+            };
+        }
+        [two!(0, 0, 2), two!(0, 4, 6), two!(1, 0, 2), two!(1, 4, 6)]
     }
 }

@@ -4,14 +4,13 @@
 //! # How to add a format
 //!
 //! Implement [`Unpack`], and add `Row::of::<rows::Rows<NAME>>()` to the table. All that is asked for is what 32 weights
-//! mean, in plain code. It is right at every level by itself; one column costs some five times what a format with tiles
-//! takes, because unpacking is most of it, sixteen columns not twice as much.
+//! mean, in plain code. It is right at every level by itself. One column costs 12 to 23 times the instructions of the same format
+//! with tiles, because unpacking is most of it, 32 columns three to five times (Q2_K, Q3_K and MXFP4 before and after they had some).
 //!
 //! # The definition
 //!
 //! 32 weights are two halves of 16, each with an integer scale: their products with a column's quants are summed exactly,
-//! `sum = scale₀ × Σ₀ + scale₁ × Σ₁`, and `fma(sum, unit × x.scale, total)` adds them to the row's accumulator. A format with
-//! minimums then adds `fma(minimum₀ × X₀ + minimum₁ × X₁, worth × x.scale, total)`, where X are the sums of the column's quants.
+//! `sum = scale₀ × Σ₀ + scale₁ × Σ₁`, and `fma(sum, unit × x.scale, total)` adds them to the row's accumulator.
 
 use super::input::{BLOCK, Block, Inputs};
 use super::{Format, Sums, TILE};
@@ -27,10 +26,10 @@ use core::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
 
-/// Weights of a block, in most formats here.
+/// Weights of a block.
 pub const LEN: usize = 256;
 
-/// 32 weights of a row, unpacked. One is `unit × scale × quant`, and in formats that have them `worth × minimum` more.
+/// 32 weights of a row, unpacked. One is `unit × scale × quant`.
 pub struct Part {
     /// The integers, eight a word, the first in its lowest byte.
     pub quants: [u64; 4],
@@ -38,38 +37,30 @@ pub struct Part {
     pub unit: f32,
     /// What the two halves are multiplied by; 1 and 1 where [`Unpack::HALVES`] says so.
     pub scales: [i32; 2],
-    /// What one unit of the minimums is worth.
-    pub worth: f32,
-    /// The minimums of the two halves.
-    pub minimums: [i32; 2],
 }
 
 impl Part {
-    /// One scale for all, no minimum.
+    /// One scale for all.
     pub fn whole(quants: [u64; 4], unit: f32) -> Self {
-        Self { quants, unit, scales: [1; 2], worth: 0.0, minimums: [0; 2] }
+        Self { quants, unit, scales: [1; 2] }
     }
 
-    /// A scale for each half, no minimum.
+    /// A scale for each half.
     pub fn halves(quants: [u64; 4], unit: f32, scales: [i32; 2]) -> Self {
-        Self { quants, unit, scales, worth: 0.0, minimums: [0; 2] }
+        Self { quants, unit, scales }
     }
 }
 
-/// A format of blocks, mostly of 256 weights, of which any 32 can be unpacked alone.
+/// A format of blocks of 256 weights, of which any 32 can be unpacked alone.
 pub trait Unpack {
     /// Number in the GGUF tensor directory.
     const ID: u32;
     /// As people write it.
     const NAME: &'static str;
-    /// Weights in a block.
-    const LEN: usize = LEN;
     /// Bytes in a block.
     const BYTES: usize;
     /// Whether the halves of a part have scales.
     const HALVES: bool;
-    /// Whether they have minimums.
-    const MINIMUMS: bool = false;
     /// The weights from `32 × part` on of a block of [`Self::BYTES`] bytes.
     fn part(block: &[u8], part: usize) -> Part;
     /// [`Format::quantize`].
@@ -82,7 +73,7 @@ pub struct Rows<F>(PhantomData<F>);
 impl<F: Unpack> Format for Rows<F> {
     const ID: u32 = F::ID;
     const NAME: &'static str = F::NAME;
-    const LEN: usize = F::LEN;
+    const LEN: usize = LEN;
     const BYTES: usize = F::BYTES;
 
     fn dequantize(row: &[u8], weights: &mut [f32]) {
@@ -92,9 +83,6 @@ impl<F: Unpack> Format for Rows<F> {
                 let scale = if F::HALVES { part.unit * part.scales[half] as f32 } else { part.unit };
                 for (i, weight) in out.iter_mut().enumerate() {
                     *weight = scale * f32::from(quant(&part, half * BLOCK / 2 + i));
-                    if F::MINIMUMS {
-                        *weight += part.worth * part.minimums[half] as f32;
-                    }
                 }
             }
         }
@@ -103,7 +91,7 @@ impl<F: Unpack> Format for Rows<F> {
     fn dot(row: &[u8], inputs: &Inputs, column: usize) -> f32 {
         let mut total = 0.0;
         for index in 0..inputs.blocks() {
-            total = add_part::<F>(&part_of::<F>(row, index), inputs.block(column, index), total);
+            total = add_part(&part_of::<F>(row, index), inputs.block(column, index), total);
         }
         total
     }
@@ -125,8 +113,8 @@ impl<F: Unpack> Format for Rows<F> {
         columns: usize,
         sums: &mut [Sums],
     ) {
-        assert_eq!(inputs.blocks() * BLOCK % F::LEN, 0, "whole blocks");
-        let row_bytes = inputs.blocks() * BLOCK / F::LEN * F::BYTES;
+        assert_eq!(inputs.blocks() * BLOCK % LEN, 0, "whole blocks");
+        let row_bytes = inputs.blocks() * BLOCK / LEN * F::BYTES;
         match level {
             #[cfg(target_arch = "aarch64")]
             // SAFETY: the level proves the instructions.
@@ -151,7 +139,7 @@ impl<F: Unpack> Format for Rows<F> {
 /// The 32 weights from `32 × index` on of a row.
 #[inline(always)]
 fn part_of<F: Unpack>(row: &[u8], index: usize) -> Part {
-    let parts = const { F::LEN / BLOCK };
+    let parts = const { LEN / BLOCK };
     F::part(&row[index / parts * F::BYTES..][..F::BYTES], index % parts)
 }
 
@@ -162,17 +150,12 @@ fn quant(part: &Part, index: usize) -> i8 {
 
 /// What a part adds to its row's accumulator: the definition.
 #[inline(always)]
-fn add_part<F: Unpack>(part: &Part, x: Block<'_>, mut total: f32) -> f32 {
+fn add_part(part: &Part, x: Block<'_>, mut total: f32) -> f32 {
     let product = |i: usize| i32::from(quant(part, i)) * i32::from(x.quants[i]);
     let [first, second] = [0..BLOCK / 2, BLOCK / 2..BLOCK];
     let sums: [i32; 2] = [first.clone().map(product).sum(), second.clone().map(product).sum()];
     total =
         Soft::madd((part.scales[0] * sums[0] + part.scales[1] * sums[1]) as f32, part.unit * x.scale, total);
-    if F::MINIMUMS {
-        let sum = |range: core::ops::Range<usize>| x.quants[range].iter().map(|&x| i32::from(x)).sum::<i32>();
-        let minimums = part.minimums[0] * sum(first) + part.minimums[1] * sum(second);
-        total = Soft::madd(minimums as f32, part.worth * x.scale, total);
-    }
     total
 }
 
@@ -184,18 +167,11 @@ struct Stage {
     quants: [[[u32; 4]; BLOCK / 4]; TILE / 4],
     units: [f32; TILE],
     scales: [[i32; TILE]; 2],
-    worths: [f32; TILE],
-    minimums: [[i32; TILE]; 2],
 }
 
 impl Stage {
-    const EMPTY: Self = Self {
-        quants: [[[0; 4]; BLOCK / 4]; TILE / 4],
-        units: [0.0; TILE],
-        scales: [[0; TILE]; 2],
-        worths: [0.0; TILE],
-        minimums: [[0; TILE]; 2],
-    };
+    const EMPTY: Self =
+        Self { quants: [[[0; 4]; BLOCK / 4]; TILE / 4], units: [0.0; TILE], scales: [[0; TILE]; 2] };
 
     /// Takes the weights from `32 × index` on of the rows.
     #[inline(always)]
@@ -212,12 +188,6 @@ impl Stage {
                 if F::HALVES {
                     self.scales[half][row] = part.scales[half];
                 }
-                if F::MINIMUMS {
-                    self.minimums[half][row] = part.minimums[half];
-                }
-            }
-            if F::MINIMUMS {
-                self.worths[row] = part.worth;
             }
         }
     }
@@ -238,7 +208,7 @@ fn multiply_plain<F: Unpack>(
             for index in 0..inputs.blocks() {
                 let part = part_of::<F>(bytes, index);
                 for (column, sums) in sums.iter_mut().enumerate() {
-                    sums[row] = add_part::<F>(&part, inputs.block(first + column, index), sums[row]);
+                    sums[row] = add_part(&part, inputs.block(first + column, index), sums[row]);
                 }
             }
         }
@@ -299,7 +269,7 @@ fn add_dotprod<F: Unpack>(stage: &Stage, x: Block<'_>, sums: &mut Sums) {
         let second = neon::sdot_lane::<2>(second, w[6], high);
         let second = neon::sdot_lane::<3>(second, w[7], high);
         // SAFETY: `quad` is below 4.
-        unsafe { finish_neon::<F>(stage, quad, [first, second], &x, (low, high), sums) };
+        unsafe { finish_neon::<F>(stage, quad, [first, second], &x, sums) };
     }
 }
 
@@ -346,7 +316,7 @@ fn add_neon<F: Unpack>(stage: &Stage, x: Block<'_>, sums: &mut Sums) {
             halves[1] = vaddq_s32(halves[0], halves[1]);
         }
         // SAFETY: `quad` is below 4.
-        unsafe { finish_neon::<F>(stage, quad, halves, &x, (low, high), sums) };
+        unsafe { finish_neon::<F>(stage, quad, halves, &x, sums) };
     }
 }
 
@@ -362,7 +332,6 @@ unsafe fn finish_neon<F: Unpack>(
     quad: usize,
     [first, second]: [int32x4_t; 2],
     x: &Block<'_>,
-    (low, high): (int8x16_t, int8x16_t),
     sums: &mut Sums,
 ) {
     // SAFETY: four of 16 numbers, for `quad` is below 4; those of the stage are aligned to 16 bytes.
@@ -376,13 +345,7 @@ unsafe fn finish_neon<F: Unpack>(
         };
         let to = sums.as_mut_ptr().add(4 * quad);
         let total = neon::load_floats_at::<0>(to);
-        let mut total = vfmaq_f32(total, vcvtq_f32_s32(sum), vmulq_n_f32(floats(&stage.units), x.scale));
-        if F::MINIMUMS {
-            let (low, high) = (i32::from(vaddlvq_s8(low)), i32::from(vaddlvq_s8(high)));
-            let sum = vmulq_n_s32(integers(&stage.minimums[0]), low);
-            let sum = vmlaq_n_s32(sum, integers(&stage.minimums[1]), high);
-            total = vfmaq_f32(total, vcvtq_f32_s32(sum), vmulq_n_f32(floats(&stage.worths), x.scale));
-        }
+        let total = vfmaq_f32(total, vcvtq_f32_s32(sum), vmulq_n_f32(floats(&stage.units), x.scale));
         neon::store_floats(to, total);
     }
 }
@@ -425,25 +388,7 @@ fn add_avx2<F: Unpack>(stage: &Stage, x: Block<'_>, sums: &mut Sums) {
             };
             let to = sums.as_mut_ptr().add(4 * quad);
             let units = _mm_mul_ps(_mm_loadu_ps(stage.units.as_ptr().add(4 * quad)), scale);
-            let mut total = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), units, _mm_loadu_ps(to));
-            if F::MINIMUMS {
-                // The sums of a column's halves: its deficit is minus both.
-                let mut low = 0;
-                for &x in &x.quants[..BLOCK / 2] {
-                    low += i32::from(x);
-                }
-                let high = -x.deficit - low;
-                let minimums = [
-                    _mm_loadu_si128(stage.minimums[0].as_ptr().cast::<__m128i>().add(quad)),
-                    _mm_loadu_si128(stage.minimums[1].as_ptr().cast::<__m128i>().add(quad)),
-                ];
-                let sum = _mm_add_epi32(
-                    _mm_mullo_epi32(minimums[0], _mm_set1_epi32(low)),
-                    _mm_mullo_epi32(minimums[1], _mm_set1_epi32(high)),
-                );
-                let worths = _mm_mul_ps(_mm_loadu_ps(stage.worths.as_ptr().add(4 * quad)), scale);
-                total = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), worths, total);
-            }
+            let total = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), units, _mm_loadu_ps(to));
             _mm_storeu_ps(to, total);
         }
     }

@@ -174,7 +174,7 @@ pub trait Superblock: Quads + Sized {
     const BYTES: usize;
     /// Binary16 numbers in a block.
     const NUMBERS: usize;
-    /// Bytes of a block that scales are made of.
+    /// Bytes of a block that scales are made of; 0 where the first number is the scale of all parts.
     const SMALL: usize;
     /// Whether parts have a minimum, or, where [`Self::SIXTEENS`], each 16 weights.
     const MINIMUM: bool;

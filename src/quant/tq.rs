@@ -4,11 +4,19 @@
 //! 256 to base 3: its k-th digit is `(byte × 3ᵏ mod 256) × 3 / 256`. Digit k of neighbouring bytes are neighbouring weights.
 //!
 //! TQ2_0, 66 bytes: 64 bytes, d. Two bits of each of 32 bytes are 32 neighbouring weights, the lowest ones first; 3 would be
-//! a weight of 2. Source: ggml block layouts (`block_tq1_0`, `block_tq2_0`).
+//! a weight of 2. In a tile they stand as those of [`super::q2_k`]. Source: ggml block layouts (`block_tq1_0`, `block_tq2_0`).
 
 use super::iq::{half, short};
+use super::q2_k::{pairs_of, sort_pairs, unsort_pairs};
+use super::quads::Quads;
 use super::rows::{LEN, Part, Unpack};
+use super::superblock::{self, Head, PARTS, Scales, Superblock};
 use alloc::vec::Vec;
+
+#[cfg(target_arch = "aarch64")]
+use core::arch::aarch64::*;
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::__m256i;
 
 const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
 
@@ -70,21 +78,61 @@ impl Unpack for Tq1 {
 /// The format.
 pub struct Tq2;
 
-impl Unpack for Tq2 {
+impl Quads for Tq2 {
+    const NARROW: bool = true; // 16 × 3 × 127 = 6,096
+    const ZERO: i32 = 1;
+    const SIGNED: bool = false;
+}
+
+impl Superblock for Tq2 {
     const ID: u32 = 35;
     const NAME: &'static str = "TQ2_0";
     const BYTES: usize = 66;
-    const HALVES: bool = false;
+    const NUMBERS: usize = 1;
+    const SMALL: usize = 0;
+    const MINIMUM: bool = false;
+    const SIXTEENS: bool = false;
+
+    fn unpack(block: &[u8], part: usize) -> superblock::Part {
+        let quants = pairs_of(block, part).map(|bits| bits.cast_signed() - 1);
+        superblock::Part { quants, factors: [1; 2], scale: half(short(block, 64)), minimums: [0.0; 2] }
+    }
+
+    fn sort(block: &[u8], sorted: &mut [u8]) {
+        sorted[..2].copy_from_slice(&block[64..]);
+        sort_pairs(block, &mut sorted[2..]);
+    }
+
+    fn unsort(sorted: &[u8], block: &mut [u8]) {
+        block.fill(0);
+        unsort_pairs(&sorted[2..], block);
+        block[64..].copy_from_slice(&sorted[..2]);
+    }
 
     #[inline(always)]
-    fn part(block: &[u8], part: usize) -> Part {
-        let bytes = block[part / 4 * 32..][..32].as_chunks::<8>().0;
-        let eight = |i: usize| {
-            let quants = u64::from_le_bytes(bytes[i]) >> (part % 4 * 2) & 0x0303_0303_0303_0303;
-            // 128 more, so that nothing is borrowed, which turning the highest bits takes off again.
-            (quants + 0x7f7f_7f7f_7f7f_7f7f) ^ 0x8080_8080_8080_8080
-        };
-        Part::whole([eight(0), eight(1), eight(2), eight(3)], half(short(block, 64)))
+    fn scales(head: Head<'_>, scales: &mut Scales) {
+        scales.scales = [head.number(0); PARTS];
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn part_bytes(_: *const u8, _: usize, _: usize) -> [uint8x16_t; 2] {
+        // SAFETY: Advanced SIMD is part of every AArch64 target of this project.
+        [unsafe { vdupq_n_u8(0) }; 2] // nobody looks: there are no small bytes
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
+        // SAFETY: the caller's promise: two vectors.
+        unsafe { super::q2_k::pairs(data) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn pairs(data: *const __m256i) -> [__m256i; 4] {
+        // SAFETY: the caller's promise: 32 bytes.
+        unsafe { super::q2_k::pairs(data) }
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {

@@ -254,7 +254,9 @@ unsafe fn one_neon<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, sums: &mut
                             dot_sixteens_neon(&F::quad(&mut data), x, two)
                         } else {
                             let products = dot_next_neon::<F>(&mut data, x, zero);
-                            four = vmulq_f32(four, floats_of::<$quad>(bytes[0], F::LESS));
+                            if F::SMALL > 0 {
+                                four = vmulq_f32(four, floats_of::<$quad>(bytes[0], F::LESS));
+                            }
                             products
                         };
                         totals[$quad] = vfmaq_f32(totals[$quad], products, vmulq_n_f32(four, unit));
@@ -382,9 +384,11 @@ unsafe fn one_dotprod<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, sums: &
                                 let two = [of(0), of(1)].map(|float| vsubq_f32(float, vdupq_n_f32(LIFT + less)));
                                 dot_sixteens_one::<F>(&quants, x, two)
                             } else {
-                                let lift = vreinterpretq_f32_s8(near::<$quad, 4, 0>(quads));
-                                four = vreinterpretq_f32_s8(near::<$quad, 4, 1>(quads));
-                                four = vfmaq_f32(lift, of(0), four);
+                                if F::SMALL > 0 {
+                                    let lift = vreinterpretq_f32_s8(near::<$quad, 4, 0>(quads));
+                                    four = vreinterpretq_f32_s8(near::<$quad, 4, 1>(quads));
+                                    four = vfmaq_f32(lift, of(0), four);
+                                }
                                 dot_one::<F>(&quants, x, zero)
                             };
                             totals[$quad] = vfmaq_f32(totals[$quad], products, vmulq_n_f32(four, unit));
