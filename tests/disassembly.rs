@@ -31,7 +31,7 @@ const SPILLS: &[(&str, usize)] = &[
     ("one_neon, Q2_K", 11),
     ("one_dotprod, Q2_K", 4),
     ("sixteen_neon, Q2_K", 1),
-    ("one_dotprod, Q3_K", 2),
+    ("one_dotprod, Q3_K", 3),
     ("sixteen_neon, Q3_K", 1),
     ("one_neon, Q4_K", 8),
     ("one_neon, Q5_K", 7),

@@ -7,20 +7,19 @@
 //!
 //! # In a tile
 //!
-//! What is taken off is taken off, and a part has 12 bytes of its own, in three words. From its highest bit down, byte `c` of word
-//! `k` is weight `8k + c`, weight `8k + 4 + c` and two bits more: of words 0 and 1 the upper bits of weights `24 + c` and `28 + c`, of
-//! word 2 the lowest bit of each.
+//! A part has 12 bytes of its own, in three words. From its highest bit down, byte `c` of word `k` is weight `4k + c`, 4 taken off;
+//! weight `16 + 4k + c`, as in the file; and two bits more: of words 0 and 1 the upper bits of weights `12 + c` and `28 + c`, of word 2
+//! the lowest bits of `28 + c` and `12 + c`. So most weights are a mask each to `sdot`, the first 16 of a part 32 times as large and
+//! the last 16 four times.
 //!
-//! Of the 12 bytes of scales, the upper six bits of byte `p` are the first scale of part `p`, and its lower two are those of its
-//! second scale, whose upper four are half of byte `8 + p / 2`.
+//! The 12 bytes of scales are as those of Q4_K: the lower six bits of byte `p` are the first scale of part `p`, its upper two those
+//! of the second one, whose lower four are half of byte `8 + p % 4`.
 
 use super::block32::half;
 use super::quads::Quads;
 use super::superblock::{Head, LEN, PARTS, Part, Scales, Superblock};
 use alloc::vec::Vec;
 
-#[cfg(target_arch = "aarch64")]
-use super::TILE;
 #[cfg(target_arch = "aarch64")]
 use core::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
@@ -38,25 +37,24 @@ const D: usize = 108;
 const HEAD: usize = 14;
 const PART: usize = 12;
 
-/// The three bits of a part's weights, 4 taken off, in two's complement.
+/// The three bits of a part's weights.
 fn three_bits(block: &[u8], part: usize) -> [u8; 32] {
     core::array::from_fn(|i| {
         let low = block[LOW + part / 4 * 32 + i] >> (part % 4 * 2) & 3;
-        (low | (block[i] >> part & 1) << 2) ^ 4
+        low | (block[i] >> part & 1) << 2
     })
 }
 
-/// The six bits of scale `k`, 32 taken off, in two's complement.
+/// The six bits of scale `k`.
 fn six_bits(block: &[u8], k: usize) -> u8 {
     let low = block[SCALES + k % 8] >> (k / 8 * 4) & 0xf;
-    (low | (block[SCALES + 8 + k % 4] >> (k / 4 * 2) & 3) << 4) ^ 32
+    low | (block[SCALES + 8 + k % 4] >> (k / 4 * 2) & 3) << 4
 }
 
-/// Both scales of a part times four, of the two bytes that a tile has them in.
+/// The six bits of both scales of a part, of the two bytes that a tile has them in.
 #[inline(always)]
-fn both_scales(byte: u8, upper: u8, part: usize) -> [i8; 2] {
-    let second = upper >> (part % 2 * 4) << 4 | (byte & 3) << 2;
-    [(byte & !3).cast_signed(), second.cast_signed()]
+fn both_scales(byte: u8, lower: u8, part: usize) -> [u8; 2] {
+    [byte & 63, lower >> (4 - part / 4 * 4) & 0xf | byte >> 6 << 4]
 }
 
 impl Quads for Q3_K {
@@ -64,6 +62,8 @@ impl Quads for Q3_K {
     const ZERO: i32 = 0;
     const SIGNED: bool = true;
     const FRACTION: i32 = 5;
+    const LAST_FRACTION: i32 = 2;
+    const LAST_ZERO: i32 = 4;
 }
 
 impl Superblock for Q3_K {
@@ -73,11 +73,12 @@ impl Superblock for Q3_K {
     const NUMBERS: usize = 1;
     const SMALL: usize = 12;
     const MINIMUM: bool = false;
+    const LESS: u8 = 32; // of a factor
     const SIXTEENS: bool = true; // −4 × −32 is 128: `scales` turns the sign of d and of the factors
 
     fn unpack(block: &[u8], part: usize) -> Part {
-        let quants = three_bits(block, part).map(|bits| (bits << 5).cast_signed() >> 5);
-        let factor = |half: usize| i32::from((six_bits(block, 2 * part + half) << 2).cast_signed() >> 2);
+        let quants = three_bits(block, part).map(|bits| bits.cast_signed() - 4);
+        let factor = |half: usize| i32::from(six_bits(block, 2 * part + half)) - 32;
         Part { quants, factors: [factor(0), factor(1)], scale: half(&block[D..]), minimums: [0.0; 2] }
     }
 
@@ -86,15 +87,15 @@ impl Superblock for Q3_K {
         sorted[..2].copy_from_slice(&block[D..]);
         for part in 0..PARTS {
             let (first, second) = (six_bits(block, 2 * part), six_bits(block, 2 * part + 1));
-            sorted[2 + part] = first << 2 | second & 3;
-            sorted[2 + PARTS + part / 2] |= second >> 2 << (part % 2 * 4);
+            sorted[2 + part] = first | second >> 4 << 6;
+            sorted[2 + PARTS + part % 4] |= (second & 0xf) << (4 - part / 4 * 4);
             let bits = three_bits(block, part);
             let (words, _) = sorted[HEAD + PART * part..][..PART].as_chunks_mut::<4>();
             for c in 0..4 {
-                let (sixth, seventh) = (bits[24 + c], bits[28 + c]);
-                let rest = [sixth >> 1, seventh >> 1, (sixth & 1) << 1 | seventh & 1];
+                let (fourth, eighth) = (bits[12 + c] ^ 4, bits[28 + c]);
+                let rest = [fourth >> 1, eighth >> 1, (eighth & 1) << 1 | fourth & 1];
                 for (k, rest) in rest.into_iter().enumerate() {
-                    words[k][c] = bits[8 * k + c] << 5 | bits[8 * k + 4 + c] << 2 | rest;
+                    words[k][c] = (bits[4 * k + c] ^ 4) << 5 | bits[16 + 4 * k + c] << 2 | rest;
                 }
             }
         }
@@ -104,20 +105,18 @@ impl Superblock for Q3_K {
         block.fill(0);
         block[D..].copy_from_slice(&sorted[..2]);
         for part in 0..PARTS {
-            let both = both_scales(sorted[2 + part], sorted[2 + PARTS + part / 2], part);
-            for (k, scale) in (2 * part..).zip(both) {
-                let bits = scale.cast_unsigned() >> 2 ^ 32;
+            let both = both_scales(sorted[2 + part], sorted[2 + PARTS + part % 4], part);
+            for (k, bits) in (2 * part..).zip(both) {
                 block[SCALES + k % 8] |= (bits & 0xf) << (k / 8 * 4);
                 block[SCALES + 8 + k % 4] |= (bits >> 4) << (k / 4 * 2);
             }
             let words = sorted[HEAD + PART * part..][..PART].as_chunks::<4>().0;
             for i in 0..32 {
-                let (word, c) = (i / 4, i % 4);
+                let (last, word, c) = (i / 16, i % 16 / 4, i % 4);
                 let bits = match word {
-                    6 => (words[0][c] & 3) << 1 | words[2][c] >> 1 & 1,
-                    7 => (words[1][c] & 3) << 1 | words[2][c] & 1,
-                    word => words[word / 2][c] >> (5 - word % 2 * 3) & 7,
-                } ^ 4;
+                    3 => (words[last][c] & 3) << 1 | words[2][c] >> last & 1,
+                    word => words[word][c] >> (5 - 3 * last) & 7,
+                } ^ (4 - 4 * last as u8);
                 block[LOW + part / 4 * 32 + i] |= (bits & 3) << (part % 4 * 2);
                 block[i] |= (bits >> 2) << part;
             }
@@ -128,11 +127,11 @@ impl Superblock for Q3_K {
     fn scales(head: Head<'_>, scales: &mut Scales) {
         scales.scales[0] = head.number(0).map(|d| -d);
         for part in 0..PARTS {
-            let (bytes, uppers) = (head.small(1, part), head.small(1, PARTS + part / 2));
+            let (bytes, lowers) = (head.small(1, part), head.small(1, PARTS + part % 4));
             for row in 0..super::TILE {
-                let both = both_scales(bytes[row], uppers[row], part);
-                scales.factors[2 * part][row] = -(i32::from(both[0]) >> 2);
-                scales.factors[2 * part + 1][row] = -(i32::from(both[1]) >> 2);
+                let both = both_scales(bytes[row], lowers[row], part);
+                scales.factors[2 * part][row] = i32::from(Self::LESS) - i32::from(both[0]);
+                scales.factors[2 * part + 1][row] = i32::from(Self::LESS) - i32::from(both[1]);
             }
         }
     }
@@ -140,23 +139,15 @@ impl Superblock for Q3_K {
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
     unsafe fn part_bytes(small: *const u8, half: usize, quarter: usize) -> [uint8x16_t; 2] {
-        use crate::simd::neon::load;
-        // SAFETY: the caller's promise: twelve vectors; Advanced SIMD is part of every AArch64 target of this project.
-        unsafe {
-            let part = PARTS / 2 * half + quarter;
-            let (byte, upper) = (load(small.add(TILE * part)), load(small.add(TILE * (PARTS + part / 2))));
-            let upper = vshlq_s8(upper, vdupq_n_s8(if part.is_multiple_of(2) { 4 } else { 0 }));
-            // Inserted below the highest four bits.
-            let second = vsriq_n_s8::<4>(upper, vshlq_n_s8::<6>(byte));
-            [byte, second].map(|bits| vreinterpretq_u8_s8(vshrq_n_s8::<2>(bits)))
-        }
+        // SAFETY: the caller's promise.
+        unsafe { super::q4_k::part_bytes(small, half, quarter) }
     }
 
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
     unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: the caller's promise: three vectors.
-        unsafe { uppermost(data).map(|bytes| vshrq_n_s8::<5>(bytes)) }
+        unsafe { uppermost(super::quads::three(data)).map(|bytes| vshrq_n_s8::<5>(bytes)) }
     }
 
     #[cfg(target_arch = "aarch64")]
@@ -164,9 +155,23 @@ impl Superblock for Q3_K {
     unsafe fn quad_dotprod(data: &mut super::quads::From) -> [int8x16_t; 8] {
         // SAFETY: as above; Advanced SIMD is part of every AArch64 target of this project.
         unsafe {
-            let [a, b, c, d, e, f, g, h] = uppermost(data);
+            let [a, b, c, d, e, f, g, h] = uppermost(super::quads::three(data));
             let only = |bytes: int8x16_t| vandq_s8(bytes, vdupq_n_s8(!31));
-            [only(a), only(b), only(c), only(d), only(e), only(f), only(g), h]
+            [only(a), only(b), only(c), d, only(e), only(f), only(g), only(h)]
+        }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn quad_near<const QUAD: i32>(middle: super::quads::From) -> [int8x16_t; 8] {
+        use super::quads::near;
+        // SAFETY: as above.
+        unsafe {
+            let words = [near::<QUAD, 3, 0>(middle), near::<QUAD, 3, 1>(middle), near::<QUAD, 3, 2>(middle)];
+            let [d, h] = last_words(words);
+            let first = |k: usize| vandq_s8(words[k], vdupq_n_s8(!31));
+            let last = |bytes: int8x16_t| vandq_s8(bytes, vdupq_n_s8(7 << 2));
+            [first(0), first(1), first(2), d, last(words[0]), last(words[1]), last(words[2]), last(h)]
         }
     }
 
@@ -188,21 +193,23 @@ impl Superblock for Q3_K {
                     _mm256_sub_epi8(_mm256_xor_si256(_mm256_and_si256($bits, seven), four), four)
                 };
             }
+            macro_rules! less {
+                ($bits:expr) => {
+                    _mm256_sub_epi8(_mm256_and_si256($bits, seven), four)
+                };
+            }
             macro_rules! word {
                 ($k:literal) => {
                     _mm256_broadcastsi128_si256(_mm_loadu_si128(words.add($k)))
                 };
             }
-            let third = word!(2);
-            let upper =
-                _mm256_and_si256(_mm256_slli_epi16::<1>(_mm256_loadu_si256(data)), _mm256_set1_epi8(6));
-            let lowest = _mm256_and_si256(shifted!(third, 1, 0), _mm256_set1_epi8(1));
-            [
-                signed!(shifted!(word!(0), 5, 2)),
-                signed!(shifted!(word!(1), 5, 2)),
-                signed!(shifted!(third, 5, 2)),
-                signed!(_mm256_or_si256(upper, lowest)),
-            ]
+            let (two, third) = (_mm256_loadu_si256(data), word!(2));
+            let upper = _mm256_and_si256(_mm256_slli_epi16::<1>(two), _mm256_set1_epi8(6));
+            let lowest = _mm256_and_si256(shifted!(third, 0, 1), _mm256_set1_epi8(1));
+            let both = _mm256_or_si256(upper, lowest);
+            let fourth = _mm256_inserti128_si256::<1>(shifted!(third, 5, 5), _mm256_castsi256_si128(both));
+            let eighth = _mm256_blend_epi32::<0xf0>(shifted!(third, 2, 2), both);
+            [signed!(shifted!(two, 5, 5)), signed!(fourth), less!(shifted!(two, 2, 2)), less!(eighth)]
         }
     }
 
@@ -237,20 +244,27 @@ impl Superblock for Q3_K {
     }
 }
 
-/// A quad of quants in the three uppermost bits of bytes; below the last vector's is nothing, below the others' what is left.
-///
-/// # Safety
-/// Three vectors must be readable at `data`, at any alignment.
+/// The fourth vector of a quad, which is nothing but the three uppermost bits, and the eighth one above bit 1, of its words.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-unsafe fn uppermost(data: &mut super::quads::From) -> [int8x16_t; 8] {
-    // SAFETY: the caller's promise; Advanced SIMD is part of every AArch64 target of this project.
+fn last_words([a, b, c]: [int8x16_t; 3]) -> [int8x16_t; 2] {
+    // SAFETY: registers only; Advanced SIMD is part of every AArch64 target of this project.
     unsafe {
-        let [a, b, c] = super::quads::three(data);
-        let next = |bytes: int8x16_t| vshlq_n_s8::<3>(bytes);
         // The upper two bits inserted above the lowest one.
-        let sixth = vsliq_n_s8::<6>(vshlq_n_s8::<4>(c), a);
-        let seventh = vsliq_n_s8::<6>(vshlq_n_s8::<5>(c), b);
-        [a, next(a), b, next(b), c, next(c), sixth, seventh]
+        [vsliq_n_s8::<6>(vshlq_n_s8::<5>(c), a), vsliq_n_s8::<3>(vshlq_n_s8::<1>(c), b)]
+    }
+}
+
+/// A quad of quants in the three uppermost bits of bytes, 4 taken off; below the fourth vector's is nothing, below the others' what
+/// is left.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+fn uppermost(words: [int8x16_t; 3]) -> [int8x16_t; 8] {
+    // SAFETY: registers only; Advanced SIMD is part of every AArch64 target of this project.
+    unsafe {
+        let [a, b, c] = words;
+        let [d, h] = last_words(words);
+        let next = |bytes: int8x16_t| vshlq_n_s8::<3>(veorq_s8(bytes, vdupq_n_s8(4 << 2)));
+        [a, b, c, d, next(a), next(b), next(c), next(h)]
     }
 }

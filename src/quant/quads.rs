@@ -24,6 +24,10 @@ pub trait Quads {
     /// For `sdot`, by how many bits quants are shifted left: 0, or 2 for those of six bits, 3 for those of five and 5 for those of three, which then
     /// cost a mask where they would a shift. The conversion of their sum takes it off again.
     const FRACTION: i32 = 0;
+    /// The same for the last 16 quants of 32, where those have a factor of their own and there is one column.
+    const LAST_FRACTION: i32 = Self::FRACTION;
+    /// What is to be taken off those last quants, and nowhere else.
+    const LAST_ZERO: i32 = 0;
     /// Whether quants are the values that [`super::iq4_nl`] has for nibbles.
     const VALUES: bool = false;
 }
@@ -494,8 +498,8 @@ fn sdot_first(bits: u32, w: int8x16_t, x: int8x16_t) -> int32x4_t {
 #[cfg(target_arch = "aarch64")]
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn rounded<F: Quads>(sum: int32x4_t) -> float32x4_t {
-    vsubq_f32(vreinterpretq_f32_s32(sum), vdupq_n_f32(const { round(F::FRACTION) }))
+fn rounded(sum: int32x4_t, fraction: i32) -> float32x4_t {
+    vsubq_f32(vreinterpretq_f32_s32(sum), vdupq_n_f32(round(fraction)))
 }
 
 /// As [`dot_dotprod`], for one of 16 rows × 1 column: `zero` is the same in all rows.
@@ -515,10 +519,11 @@ pub(super) fn dot_one<F: Quads>(
     let sum = neon::sdot_lane::<0>(sum, w[4], high);
     let sum = neon::sdot_lane::<1>(sum, w[5], high);
     let sum = neon::sdot_lane::<2>(sum, w[6], high);
-    rounded::<F>(neon::sdot_lane::<3>(sum, w[7], high))
+    rounded(neon::sdot_lane::<3>(sum, w[7], high), F::FRACTION)
 }
 
-/// As [`column_sixteens_dotprod`], for 16 rows × 1 column: the two sums times their factors.
+/// As [`column_sixteens_dotprod`], for 16 rows × 1 column: the two sums times their factors. The last one
+/// begins with `zero`, see [`last_zero`].
 #[cfg(target_arch = "aarch64")]
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
@@ -526,17 +531,27 @@ pub(super) fn dot_sixteens_one<F: Quads>(
     w: &[int8x16_t; 8],
     (low, high): (int8x16_t, int8x16_t),
     factors: [float32x4_t; 2],
+    zero: i32,
 ) -> float32x4_t {
-    let bits = const { round(F::FRACTION).to_bits() };
-    let sum = sdot_first(bits, w[0], low);
+    let sum = sdot_first(const { round(F::FRACTION).to_bits() }, w[0], low);
     let sum = neon::sdot_lane::<1>(sum, w[1], low);
     let sum = neon::sdot_lane::<2>(sum, w[2], low);
     let first = neon::sdot_lane::<3>(sum, w[3], low);
+    let bits = const { round(F::LAST_FRACTION).to_bits() }.wrapping_add_signed(zero);
     let sum = sdot_first(bits, w[4], high);
     let sum = neon::sdot_lane::<1>(sum, w[5], high);
     let sum = neon::sdot_lane::<2>(sum, w[6], high);
     let last = neon::sdot_lane::<3>(sum, w[7], high);
-    vfmaq_f32(vmulq_f32(rounded::<F>(first), factors[0]), rounded::<F>(last), factors[1])
+    let first = vmulq_f32(rounded(first, F::FRACTION), factors[0]);
+    vfmaq_f32(first, rounded(last, F::LAST_FRACTION), factors[1])
+}
+
+/// What the sum of a column's last 16 quants times those of a format begins with: so much is taken off each of the latter.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn last_zero<F: Quads>(last: int8x16_t) -> i32 {
+    if F::LAST_ZERO == 0 { 0 } else { -(F::LAST_ZERO << F::LAST_FRACTION) * i32::from(vaddlvq_s8(last)) }
 }
 
 /// As [`dot_sixteens_neon`], where sums of 16 products fit in 16 bits; so are the factors, those of the first 16 columns before

@@ -4,7 +4,8 @@ use super::super::input::{BLOCK, Inputs, Lanes};
 use super::super::iq4_nl::dot_values_neon;
 use super::super::quads::{
     From, Quads, column_dotprod, column_neon, column_sixteens_dotprod, column_sixteens_neon,
-    dot_narrow_sixteens_neon, dot_neon, dot_one, dot_sixteens_neon, dot_sixteens_one, near, repeated, then,
+    dot_narrow_sixteens_neon, dot_neon, dot_one, dot_sixteens_neon, dot_sixteens_one, last_zero, near,
+    repeated, then,
 };
 use super::super::{Sums, TILE};
 use super::{HIGH, Head, PARTS, Scales, Superblock, head, words};
@@ -314,8 +315,7 @@ fn lifted(bytes: uint8x16_t, lift: uint8x16_t, rows: uint8x16_t) -> float32x4_t 
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn one_dotprod<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, sums: &mut Sums) {
     const { assert!(F::LESS.is_multiple_of(32), "a few bits, so that products with binary16 are exact") };
-    let signed = const { F::SIXTEENS && !F::MINIMUM && F::LESS == 0 };
-    let less = f32::from(if signed { 128 } else { F::LESS });
+    let less = f32::from(F::LESS);
     let mut totals = [vdupq_n_f32(0.0); TILE / 4];
     let mut lifts = [vdupq_n_u8((LIFT.to_bits() >> 24) as u8); 2];
     // SAFETY: no instruction at all. As far as the compiler can tell they differ: a table is two neighbouring registers, and of
@@ -359,14 +359,13 @@ unsafe fn one_dotprod<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, sums: &
                         (bytes, minimums) = nibbles_of(bytes);
                         let halves = lanes.halves.add(2 * at);
                         (first, last) = (*halves, *halves.add(lanes.width));
-                    } else if signed {
-                        bytes = bytes.map(|bytes| veorq_u8(bytes, vdupq_n_u8(128))); // as if not signed
                     }
                     let x = lanes.quants.add(at * BLOCK);
                     let x = (neon::load_near::<0>(x), neon::load_near::<16>(x));
                     let unit = *lanes.scales.add(at);
                     let sum = *lanes.sums.add(at);
                     let zero = (F::ZERO << F::FRACTION) * *lanes.deficits.add(at);
+                    let last_zero = last_zero::<F>(x.1);
                     // Written out: the compiler unrolls no loop with assembly in it.
                     macro_rules! quads {
                         ($($quad:literal)+) => {$({
@@ -382,7 +381,7 @@ unsafe fn one_dotprod<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, sums: &
                             let mut four = numbers[$quad];
                             let products = if F::SIXTEENS {
                                 let two = [of(0), of(1)].map(|float| vsubq_f32(float, vdupq_n_f32(LIFT + less)));
-                                dot_sixteens_one::<F>(&quants, x, two)
+                                dot_sixteens_one::<F>(&quants, x, two, last_zero)
                             } else {
                                 if F::SMALL > 0 {
                                     let lift = vreinterpretq_f32_s8(near::<$quad, 4, 0>(quads));
