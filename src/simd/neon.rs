@@ -52,7 +52,7 @@ pub unsafe fn load_pair(from: *const u8) -> (int8x16_t, int8x16_t) {
     (low, high)
 }
 
-/// Loads four floats from any alignment.
+/// Loads four floats from any alignment, as one operation: see [`load_near`].
 ///
 /// # Safety
 /// 16 bytes at `from` must be readable, in normal memory.
@@ -61,12 +61,12 @@ pub unsafe fn load_floats(from: *const f32) -> float32x4_t {
     let value: float32x4_t;
     // SAFETY: the caller's promise.
     unsafe {
-        asm!("ldr {0:q}, [{1}]", out(vreg) value, in(reg) from, options(pure, readonly, nostack, preserves_flags));
+        asm!("ldur {0:q}, [{1}]", out(vreg) value, in(reg) from, options(pure, readonly, nostack, preserves_flags));
     }
     value
 }
 
-/// Loads four floats `AT` bytes (a multiple of 16) behind an address of any alignment.
+/// Loads four floats `AT` bytes (up to 255) behind an address of any alignment, as one operation.
 ///
 /// # Safety
 /// 16 bytes there must be readable, in normal memory.
@@ -75,7 +75,7 @@ pub unsafe fn load_floats_at<const AT: usize>(from: *const f32) -> float32x4_t {
     let value: float32x4_t;
     // SAFETY: the caller's promise.
     unsafe {
-        asm!("ldr {0:q}, [{1}, #{2}]", out(vreg) value, in(reg) from, const AT,
+        asm!("ldur {0:q}, [{1}, #{2}]", out(vreg) value, in(reg) from, const AT,
             options(pure, readonly, nostack, preserves_flags));
     }
     value
