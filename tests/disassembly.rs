@@ -29,7 +29,7 @@ const SPILLS: &[(&str, usize)] = &[
     ("one_neon, Iq4Xs", 8),
     ("sixteen_neon, Iq4Xs", 3),
     ("one_neon, Q2_K", 11),
-    ("one_dotprod, Q2_K", 4),
+    ("one_dotprod, Q2_K", 5),
     ("sixteen_neon, Q2_K", 1),
     ("one_dotprod, Q3_K", 3),
     ("sixteen_neon, Q3_K", 1),

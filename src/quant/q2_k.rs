@@ -4,8 +4,9 @@
 //! (binary16). Two bits of each of 32 bytes are 32 neighbouring weights, the lowest ones first. Source: ggml block layouts
 //! (`block_q2_K`).
 //!
-//! In a tile each part has 8 bytes of its own, in two words: byte `c` of the first is weights `c`, `4 + c`, `8 + c` and `12 + c`, the
-//! lowest bits first, that of the second the other 16.
+//! In a tile each part has 8 bytes of its own, in two words: byte `c` of word `k` is weights `4k + c`, `16 + 4k + c`, `24 + 4k + c` and
+//! `8 + 4k + c`, the lowest bits first. So each vector of a quad is one mask or shift to `sdot`: the first 16 of a part as large as they are,
+//! the next eight four times and the last eight 16 times.
 
 use super::block32::half;
 use super::quads::Quads;
@@ -30,6 +31,8 @@ const DMIN: usize = 82;
 /// What a tile's block begins with, and a part's bytes behind it.
 const HEAD: usize = 20;
 const PART: usize = 8;
+/// Where in a tile's bytes each eight weights of a part have their bits.
+const SHIFTS: [u32; 4] = [0, 6, 2, 4];
 
 impl Quads for Q2_K {
     const NARROW: bool = true; // 16 × 3 × 127 = 6,096
@@ -60,14 +63,24 @@ impl Superblock for Q2_K {
     fn sort(block: &[u8], sorted: &mut [u8]) {
         sorted[..4].copy_from_slice(&block[D..]);
         sorted[4..HEAD].copy_from_slice(&block[..QUANTS]);
-        sort_pairs(&block[QUANTS..D], &mut sorted[HEAD..]);
+        for (part, sorted) in sorted[HEAD..].as_chunks_mut::<PART>().0.iter_mut().enumerate() {
+            let pairs = pairs_of(&block[QUANTS..], part);
+            for (byte, to) in sorted.iter_mut().enumerate() {
+                *to = (0..4).fold(0, |bits, k| bits | pairs[8 * k + byte] << SHIFTS[k]);
+            }
+        }
     }
 
     fn unsort(sorted: &[u8], block: &mut [u8]) {
         block.fill(0);
         block[D..].copy_from_slice(&sorted[..4]);
         block[..QUANTS].copy_from_slice(&sorted[4..HEAD]);
-        unsort_pairs(&sorted[HEAD..], &mut block[QUANTS..D]);
+        for (part, sorted) in sorted[HEAD..].as_chunks::<PART>().0.iter().enumerate() {
+            for i in 0..32 {
+                let (at, shift) = place(part, i);
+                block[QUANTS + at] |= (sorted[i % 8] >> SHIFTS[i / 8] & 3) << shift;
+            }
+        }
     }
 
     #[inline(always)]
@@ -87,10 +100,11 @@ impl Superblock for Q2_K {
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
     unsafe fn part_bytes(small: *const u8, half: usize, quarter: usize) -> [uint8x16_t; 2] {
+        use crate::simd::neon::load_near;
         // SAFETY: the caller's promise: 16 vectors; Advanced SIMD is part of every AArch64 target of this project.
         unsafe {
-            let (first, last) =
-                crate::simd::neon::load_pair(small.add(2 * TILE * (PARTS / 2 * half + quarter)));
+            let both = small.add(2 * TILE * (PARTS / 2 * half + quarter)).cast();
+            let (first, last) = (load_near::<0>(both), load_near::<16>(both));
             [vreinterpretq_u8_s8(first), vreinterpretq_u8_s8(last)]
         }
     }
@@ -98,15 +112,59 @@ impl Superblock for Q2_K {
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
     unsafe fn quad(data: &mut super::quads::From) -> [int8x16_t; 8] {
-        // SAFETY: the caller's promise: two vectors.
-        unsafe { pairs(data) }
+        // SAFETY: the caller's promise: two vectors; Advanced SIMD is part of every AArch64 target of this project.
+        unsafe {
+            let three = vdupq_n_u8(3);
+            let [a, b] = super::quads::two(data).map(|bytes| vreinterpretq_u8_s8(bytes));
+            [
+                vandq_u8(a, three),
+                vandq_u8(b, three),
+                vshrq_n_u8::<6>(a),
+                vshrq_n_u8::<6>(b),
+                vandq_u8(vshrq_n_u8::<2>(a), three),
+                vandq_u8(vshrq_n_u8::<2>(b), three),
+                vandq_u8(vshrq_n_u8::<4>(a), three),
+                vandq_u8(vshrq_n_u8::<4>(b), three),
+            ]
+            .map(|bits| vreinterpretq_s8_u8(bits))
+        }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn quad_near<const QUAD: i32>(middle: super::quads::From) -> [int8x16_t; 8] {
+        use super::quads::near;
+        // SAFETY: as above.
+        unsafe {
+            let (a, b) = (near::<QUAD, 2, 0>(middle), near::<QUAD, 2, 1>(middle));
+            let only = |bytes: int8x16_t, mask: i8| vandq_s8(bytes, vdupq_n_s8(mask));
+            let upper = |bytes| vreinterpretq_s8_u8(vshrq_n_u8::<6>(vreinterpretq_u8_s8(bytes)));
+            [
+                only(a, 3),
+                only(b, 3),
+                upper(a),
+                upper(b),
+                only(a, 3 << 2),
+                only(b, 3 << 2),
+                only(a, 3 << 4),
+                only(b, 3 << 4),
+            ]
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn pairs(data: *const __m256i) -> [__m256i; 4] {
         // SAFETY: the caller's promise: 32 bytes.
-        unsafe { pairs(data) }
+        unsafe {
+            let (bytes, three) = (_mm256_loadu_si256(data), _mm256_set1_epi8(3));
+            [
+                _mm256_and_si256(bytes, three),
+                _mm256_and_si256(_mm256_srli_epi16::<6>(bytes), three),
+                _mm256_and_si256(_mm256_srli_epi16::<2>(bytes), three),
+                _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), three),
+            ]
+        }
     }
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped to a few bits

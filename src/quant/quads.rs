@@ -554,6 +554,39 @@ pub(super) fn last_zero<F: Quads>(last: int8x16_t) -> i32 {
     if F::LAST_ZERO == 0 { 0 } else { -(F::LAST_ZERO << F::LAST_FRACTION) * i32::from(vaddlvq_s8(last)) }
 }
 
+/// As [`dot_sixteens_one`] for quants of two bits, the last eight columns' 16 times as large and those of the eight before 4 times.
+/// Sums of 16 fit in 16 bits, so do the factors: those of the first 16 columns, 4 times as large, before those of the last.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn dot_two_bits_one(
+    w: &[int8x16_t; 8],
+    (low, high): (int8x16_t, int8x16_t),
+    factors: int16x8_t,
+) -> float32x4_t {
+    let sum = sdot_first(0, w[0], low);
+    let sum = neon::sdot_lane::<1>(sum, w[1], low);
+    let sum = neon::sdot_lane::<2>(sum, w[2], low);
+    let first = neon::sdot_lane::<3>(sum, w[3], low);
+    let fours = neon::sdot_lane::<1>(sdot_first(0, w[4], high), w[5], high);
+    let (sixteens, sum): (int32x4_t, int32x4_t);
+    // SAFETY: registers only.
+    unsafe {
+        asm!("dup {0:v}.4s, {1:w}", "sdot {0:v}.4s, {2:v}.16b, {3:v}.4b[2]", "sdot {0:v}.4s, {4:v}.16b, {3:v}.4b[3]",
+            out(vreg) sixteens, in(reg) 0, in(vreg) w[6], in(vreg) high, in(vreg) w[7],
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    let last = vsraq_n_s32::<2>(fours, sixteens);
+    let sums = vuzp1q_s16(vreinterpretq_s16_s32(first), vreinterpretq_s16_s32(last));
+    // SAFETY: registers only.
+    unsafe {
+        asm!("dup {0:v}.4s, {1:w}", "smlal {0:v}.4s, {2:v}.4h, {3:v}.4h", "smlal2 {0:v}.4s, {2:v}.8h, {3:v}.8h",
+            out(vreg) sum, in(reg) const { round(2).to_bits() }, in(vreg) sums, in(vreg) factors,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    rounded(sum, 2)
+}
+
 /// As [`dot_sixteens_neon`], where sums of 16 products fit in 16 bits; so are the factors, those of the first 16 columns before
 /// those of the last.
 #[cfg(target_arch = "aarch64")]

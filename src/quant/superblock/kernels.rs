@@ -4,8 +4,8 @@ use super::super::input::{BLOCK, Inputs, Lanes};
 use super::super::iq4_nl::dot_values_neon;
 use super::super::quads::{
     From, Quads, column_dotprod, column_neon, column_sixteens_dotprod, column_sixteens_neon,
-    dot_narrow_sixteens_neon, dot_neon, dot_one, dot_sixteens_neon, dot_sixteens_one, last_zero, near,
-    repeated, then,
+    dot_narrow_sixteens_neon, dot_neon, dot_one, dot_sixteens_neon, dot_sixteens_one, dot_two_bits_one,
+    last_zero, near, repeated, then,
 };
 use super::super::{Sums, TILE};
 use super::{HIGH, Head, PARTS, Scales, Superblock, head, words};
@@ -299,6 +299,18 @@ static ROWS: [[u8; 16]; 4] = {
     rows
 };
 
+/// For each quad, the 16-bit lanes of its rows' first factors, then those of their last ones, of 16 bytes each.
+static PAIRED: [[u8; 16]; 4] = {
+    let mut rows = [[u8::MAX; 16]; 4];
+    let mut row = 0;
+    while row < TILE {
+        rows[row / 4][row % 4 * 2] = row as u8;
+        rows[row / 4][row % 4 * 2 + 8] = (TILE + row) as u8;
+        row += 1;
+    }
+    rows
+};
+
 /// Bytes of four rows as floats, [`LIFT`] larger than they are.
 #[inline]
 #[target_feature(enable = "neon")]
@@ -325,6 +337,8 @@ unsafe fn one_dotprod<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, sums: &
     }
     // SAFETY: 16 bytes each.
     let rows = ROWS.each_ref().map(|rows| vreinterpretq_u8_s8(unsafe { neon::load(rows.as_ptr()) }));
+    // SAFETY: 16 bytes each.
+    let paired = PAIRED.each_ref().map(|rows| vreinterpretq_u8_s8(unsafe { neon::load(rows.as_ptr()) }));
     let mut block = tile;
     let mut at = 0;
     for _ in 0..lanes.blocks / PARTS {
@@ -357,6 +371,7 @@ unsafe fn one_dotprod<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, sums: &
                     let (mut first, mut last) = (0.0, 0.0);
                     if F::MINIMUM && F::SIXTEENS {
                         (bytes, minimums) = nibbles_of(bytes);
+                        bytes[0] = vshlq_n_u8::<2>(bytes[0]);
                         let halves = lanes.halves.add(2 * at);
                         (first, last) = (*halves, *halves.add(lanes.width));
                     }
@@ -379,7 +394,11 @@ unsafe fn one_dotprod<F: Superblock>(tile: *const u8, lanes: &Lanes<'_>, sums: &
                                 vfmaq_f32(lift, lifted(minimums[which], lifts[which], rows[$quad]), four)
                             };
                             let mut four = numbers[$quad];
-                            let products = if F::SIXTEENS {
+                            let products = if F::MINIMUM && F::SIXTEENS {
+                                four = vreinterpretq_f32_s8(near::<$quad, 4, 1>(quads));
+                                let two = vqtbl2q_u8(uint8x16x2_t(bytes[0], bytes[1]), paired[$quad]);
+                                dot_two_bits_one(&quants, x, vreinterpretq_s16_u8(two))
+                            } else if F::SIXTEENS {
                                 let two = [of(0), of(1)].map(|float| vsubq_f32(float, vdupq_n_f32(LIFT + less)));
                                 dot_sixteens_one::<F>(&quants, x, two, last_zero)
                             } else {
