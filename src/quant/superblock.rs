@@ -45,6 +45,8 @@ use core::arch::x86_64::__m256i;
 mod avx2;
 #[cfg(target_arch = "aarch64")]
 mod kernels;
+#[cfg(target_arch = "aarch64")]
+mod one_column;
 
 /// Weights in a superblock.
 pub const LEN: usize = 256;

@@ -37,7 +37,7 @@ TARGETS = {
 }
 # 32 weights of a row in a superblock.
 PARTS = 8
-KERNEL = re.compile(r"quant::(?:block32|superblock::kernels)::(\w+)_(neon|dotprod)::<.*::(\w+)>$")
+KERNEL = re.compile(r"quant::(?:block32|superblock::(?:kernels|one_column))::(\w+)_(neon|dotprod)::<.*::(\w+)>$")
 MULTIPLY = re.compile(r"^(sdot|[su]mu?l[al]l?\w*)\b")
 
 
