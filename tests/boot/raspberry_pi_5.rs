@@ -64,7 +64,8 @@ fn a_raspberry_pi_5_answers_with_a_model_that_its_boot_loader_brought() {
     rig.holds(&banner, "Raspberry Pi 5 Model B Rev 1.0, 4 x Cortex-A76, 4096 MiB, level dotprod");
     rig.holds(&banner, "tiny is loaded");
     rig.answers("digest hello", &digest);
-    // VideoCore knows some tags only. Asked for the banner and for this it has no complaint, later it has.
+    // VideoCore knows some tags only. Asked for the banner and for this it has no complaint, later it has. The boot
+    // loader hands over at 1500 MHz: that the clock is at its most was asked for.
     let status = rig.answers("status", "revision c04170");
     for words in ["Arm clock 2400 MHz of 2400", "temperature  61.5 C", "power        good"] {
         rig.holds(&status, words);

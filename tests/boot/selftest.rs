@@ -26,12 +26,15 @@ fn selftest_finds_nothing_wrong_with_an_emulated_pi_4_and_its_card() {
     let lines = report(&mut rig);
     has(&lines, "board        Raspberry Pi 4 Model B, revision b03115, firmware 0x548e1");
     has(&lines, "cpu          4 x Cortex-A72, level neon");
+    has(&lines, "temperature  25.0 C, throttle bits 0x0");
     has(&lines, "cores        ok: 4 answered, MIDR 0x410fd083, one clock of ");
     has(&lines, "timer        ok: ");
     has(&lines, &format!("kernels      ok: {} formats at plain and neon on 4 cores, ", quant::FORMATS.len()));
     has(&lines, "memory       ok: 32 MiB in 4 pieces, 4 patterns by 4 cores, ");
     has(&lines, "card         ok: first MiB read twice, the same, ");
     has(&lines, "summary      nothing failed; 5 ok, 0 not done, of 5");
+    let status = rig.answers("status", "temperature  25.0 C");
+    rig.holds(&status, "power        good");
     // The model is still there, and so is the memory.
     rig.answers("hello", "prefill");
     let free = |rig: &mut Rig| rig.answers("mem", "free for a model: ");

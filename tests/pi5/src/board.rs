@@ -30,6 +30,14 @@ const PCI_SD: u64 = 0x1000_0000;
 /// What the boot loader has set at UART10.
 const DIVISORS: [u32; 2] = [23, 55];
 
+/// The Arm clock: what the boot loader hands over at, and the most, Hz. Both are the defaults of `arm_freq_min` and `arm_freq`.
+const SLOW: u32 = 1_500_000_000;
+const MOST: u32 = 2_400_000_000;
+/// VideoCore's number of that clock.
+const ARM: u32 = 3;
+
+/// What the Arm clock runs at: it changes on request only.
+static RATE: AtomicU32 = AtomicU32::new(SLOW);
 /// A message that VideoCore has for us.
 static MESSAGE: AtomicU32 = AtomicU32::new(0);
 /// Watchdog: RSTC, RSTS, WDOG. The always-on pins: data, direction.
@@ -249,8 +257,25 @@ fn answer(message: u32) {
         let answered = match name {
             0x1_0002 => Some([0xc0_4170, 0, 4]),
             0x1_0005 => Some([0, 0x3fc0_0000, 8]),
-            0x3_0002 | 0x3_0004 | 0x3_0047 if id == 3 => Some([3, 2_400_000_000, 8]),
-            0x3_8002 if id == 3 && get(tag + 4) == 2_400_000_000 => Some([3, 2_400_000_000, 8]),
+            0x3_0002 | 0x3_0047 if id == ARM => Some([ARM, RATE.load(Relaxed), 8]),
+            0x3_0004 if id == ARM => Some([ARM, MOST, 8]),
+            0x3_8002 => {
+                if room != 3 || id != ARM {
+                    refuse(
+                        "a clock is set with its number, its rate and a third word, and ours is the Arm's",
+                        id.into(),
+                    );
+                }
+                let (hz, skip_turbo) = (get(tag + 4), get(tag + 5));
+                if !(SLOW..=MOST).contains(&hz) {
+                    refuse("the Arm clock has no such rate", hz.into());
+                }
+                if skip_turbo != 0 {
+                    refuse("the Arm clock was set without the voltage that goes with it", skip_turbo.into());
+                }
+                RATE.store(hz, Relaxed);
+                Some([ARM, hz, 8])
+            }
             0x3_0006 => Some([0, 61_500, 8]),
             0x3_0046 => Some([if ASKED.fetch_add(1, Relaxed) < 2 { 0 } else { 0x4_0004 }, 0, 4]),
             _ => None, // untouched, and the whole counts as a success all the same
