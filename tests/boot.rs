@@ -393,8 +393,8 @@ fn a_card_for_both_boards_boots_from_its_own_files_as_a_boot_loader_would_take_t
     let scratch = Scratch::new().unwrap();
     let mut card = tiny_card().with_kernel(kernel()).with_bytes("EMBODIOS.CFG", GREEDY);
     let boards = [image::Board::Pi4, image::Board::Pi5];
-    let missing =
-        image::boot_files::add(&mut card, &boards, None).unwrap_or_else(|error| panic!("{error:#}"));
+    image::boot_files::add(&mut card, &boards, None).unwrap_or_else(|error| panic!("{error:#}"));
+    let missing = image::boot_files::missing(&card, &boards);
     let (Some(mcopy), true) = (program("mcopy"), card.has("bcm2711-rpi-4-b.dtb")) else {
         println!("SKIPPED: no mcopy, or {missing:?}: `cargo embodi setup` brings them");
         return;

@@ -1,5 +1,6 @@
 //! `image`: a bootable SD card as a file.
 
+mod additions;
 pub mod boot_files;
 mod card;
 #[cfg(all(test, target_os = "linux"))]
@@ -12,13 +13,15 @@ use anyhow::{Context, Result, bail, ensure};
 use card::file_name;
 use embodios::Opened;
 use embodios::gguf::Gguf;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Build a bootable SD card image: FAT32 with Raspberry Pi's boot files, config.txt, kernel8.img, EMBODIOS.CFG and models.
 ///
 /// Write it to a card with `cargo embodi flash`, or give it to QEMU, which takes sizes that are powers of two only.
-/// Models keep their long names. The image's SHA-256 is in the file SHA256SUMS beside it.
+/// Models keep their long names. The image's SHA-256 is in the file SHA256SUMS beside it. A card from which a board of
+/// --board could not start is refused.
 #[derive(clap::Args)]
 pub struct Args {
     /// Where to put the image [default: target/card.img]
@@ -30,7 +33,8 @@ pub struct Args {
     /// A model to put on the card: name from the catalog or path; may be repeated
     #[arg(long, short, value_name = "NAME|PATH")]
     model: Vec<String>,
-    /// Another file to put on the card, under a name of its own if one is given; may be repeated
+    /// Another file to put on the card, under a name of its own if one is given; may be repeated. A config.txt,
+    /// EMBODIOS.CFG, kernel8.img or boot file of yours takes the place of ours
     #[arg(long, value_name = "SRC[=NAME]")]
     file: Vec<String>,
     /// Put the model into kernel8.img instead of beside it: for one model, and a small one
@@ -43,7 +47,7 @@ pub struct Args {
     /// Take Raspberry Pi's boot files and device trees from this folder instead of Debian's packages
     #[arg(long, value_name = "DIR", conflicts_with_all = ["no_boot_files", "empty"])]
     boot_files: Option<PathBuf>,
-    /// Leave Raspberry Pi's boot files and device trees out: an emulator needs none
+    /// Leave Raspberry Pi's boot files and device trees out: an emulator needs none, or you add them yourself
     #[arg(long)]
     no_boot_files: bool,
     /// Start with the file system itself instead of a partition table
@@ -74,6 +78,15 @@ enum Boards {
     Both,
 }
 
+impl fmt::Display for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pi4 => "a Raspberry Pi 4",
+            Self::Pi5 => "a Raspberry Pi 5",
+        })
+    }
+}
+
 impl Boards {
     fn each(self) -> &'static [Board] {
         match self {
@@ -87,7 +100,7 @@ impl Boards {
 /// Carries out `image`.
 pub fn run(args: &Args) -> Result<()> {
     let mut card = Card { size: args.size, partition_table: !args.no_mbr, ..Card::default() };
-    let mut missing = None;
+    let boards = if args.empty || args.no_boot_files { &[] } else { args.board.each() };
     let scratch = project::Scratch::new()?;
     // A default model makes the image bootable to an answer; whoever names files wants those.
     let default = (!args.empty && args.model.is_empty() && (args.file.is_empty() || args.embed))
@@ -105,10 +118,11 @@ pub fn run(args: &Args) -> Result<()> {
             kernel = both;
         }
         card = card.with_kernel(&kernel);
-        if !args.no_boot_files {
-            missing = boot_files::add(&mut card, args.board.each(), args.boot_files.as_deref())?.words();
+        if !boards.is_empty() {
+            boot_files::add(&mut card, boards, args.boot_files.as_deref())?;
         }
     }
+    let mut ours = card.files.iter().map(|(name, _)| name.clone()).collect();
     for model in models {
         let path = crate::models::resolve(model)?;
         card = card.with_model(&path)?;
@@ -117,12 +131,16 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     for file in &args.file {
-        let (source, name) = match file.rsplit_once('=') {
-            Some((source, name)) => (Path::new(source), name.to_owned()),
-            None => (Path::new(file.as_str()), file_name(Path::new(file))?),
-        };
-        card.put(name, Content::Path(source.to_path_buf()));
+        if let Some(words) = additions::add(&mut card, &mut ours, file)? {
+            eprintln!("image: {words}");
+        }
     }
+    ensure!(
+        !args.embed || ours.iter().any(|name| name == "kernel8.img"),
+        "--embed puts the model into our kernel8.img, and --file brings another: leave one of them away"
+    );
+    let missing = boot_files::missing(&card, boards);
+    missing.can_start(&card, boards)?;
     let output = args.output.clone().unwrap_or_else(|| project::target_dir().join("card.img"));
     let size = card.write(&output)?;
     let sums = note_sum(&output)?;
@@ -135,7 +153,7 @@ pub fn run(args: &Args) -> Result<()> {
     for (name, content) in &card.files {
         println!("  {:>11} bytes  {name}", content.bytes()?);
     }
-    if let Some(words) = missing {
+    if let Some(words) = missing.words() {
         println!("{words}");
     }
     Ok(())

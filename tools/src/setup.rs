@@ -80,7 +80,7 @@ pub enum Step {
     Gemma,
     /// What llama.cpp ships to judge tokenizers and templates by. Tests that need it are skipped without it.
     Reference,
-    /// Raspberry Pi's boot files and device trees, for cards. A card is made without, too, and says what it lacks.
+    /// Raspberry Pi's boot files and device trees, for cards. Who has them otherwise names their folder.
     BootFiles,
     /// Other people's tools that look at a card image. Tests that need them are skipped without them.
     CardTools,

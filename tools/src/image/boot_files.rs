@@ -9,7 +9,7 @@
 //! Source: `raspberrypi/documentation`, config_txt/boot.adoc; the contents of Debian's packages.
 
 use super::Board;
-use super::card::{Card, Content};
+use super::card::{Card, Content, is_same_name};
 use crate::debian::{Apt, Package};
 use crate::{models, project};
 use anyhow::{Context, Result, bail, ensure};
@@ -32,11 +32,17 @@ struct BootFile {
     of: &'static str,
 }
 
+impl BootFile {
+    fn is_tree(&self) -> bool {
+        self.name.ends_with(".dtb")
+    }
+}
+
 /// Debian's package of the boot loader, and the one that its newest kernel for 64-bit boards can be found by.
 const FIRMWARE: &str = "raspi-firmware";
 const KERNEL: &str = "linux-image-arm64";
 
-/// All of them, those that a card can't do without first.
+/// All of them.
 const FILES: &[BootFile] = &[
     BootFile { name: "start4.elf", board: Board::Pi4, package: Some(FIRMWARE), of: "every Raspberry Pi 4" },
     BootFile { name: "fixup4.dat", board: Board::Pi4, package: Some(FIRMWARE), of: "every Raspberry Pi 4" },
@@ -77,11 +83,39 @@ const FILES: &[BootFile] = &[
 /// Texts of licences as a folder that a user names has them, and what they are about.
 const LICENCES: [&str; 2] = ["LICENCE.broadcom", "COPYING.linux"];
 
-/// What could not be put on a card.
+/// What a card lacks.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Missing(Vec<(&'static str, &'static str)>);
 
+/// What a card lacks of all that these boards could look for.
+pub fn missing(card: &Card, boards: &[Board]) -> Missing {
+    Missing(wanted(boards).filter(|file| !card.has(file.name)).map(|file| (file.name, file.of)).collect())
+}
+
 impl Missing {
+    /// Refuses a card that one of these boards can't start from: without its boot loader, or without any device tree of
+    /// its kind. Trees of further boards may be missing: Debian has not all of them.
+    pub fn can_start(&self, card: &Card, boards: &[Board]) -> Result<()> {
+        for &board in boards {
+            let files = || FILES.iter().filter(|file| file.board == board);
+            let mut lacks: Vec<_> = files()
+                .filter(|file| !file.is_tree() && !card.has(file.name))
+                .map(|file| file.name)
+                .collect();
+            let first_tree = files().find(|file| file.is_tree()).map(|file| file.name);
+            if !files().any(|file| file.is_tree() && card.has(file.name)) {
+                lacks.extend(first_tree);
+            }
+            ensure!(
+                lacks.is_empty(),
+                "{board} can't start from this card without {}. Copy what it needs from {PUBLISHED} into a folder and name \
+                 that with --boot-files, or leave all of it out with --no-boot-files and add it to the card yourself",
+                lacks.join(" and ")
+            );
+        }
+        Ok(())
+    }
+
     /// A few lines for the person who made the card; `None` if nothing is missing.
     pub fn words(&self) -> Option<String> {
         if self.0.is_empty() {
@@ -93,23 +127,17 @@ impl Missing {
             lines.collect::<String>()
         ))
     }
-
-    /// Whether a file is.
-    #[cfg(test)]
-    pub fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(missing, _)| *missing == name)
-    }
 }
 
 /// Adds to a card what these boards need, from a folder of the user's or from Debian's packages.
-pub fn add(card: &mut Card, boards: &[Board], folder: Option<&Path>) -> Result<Missing> {
+pub fn add(card: &mut Card, boards: &[Board], folder: Option<&Path>) -> Result<()> {
     match folder {
         Some(folder) => from_folder(card, boards, folder),
         None => {
             if !are_here()
                 && let Err(error) = fetch()
             {
-                eprintln!("image: going on without Raspberry Pi's boot files, although {error:#}");
+                eprintln!("image: Raspberry Pi's boot files could not be fetched: {error:#}");
             }
             from_cache(card, boards, &cache())
         }
@@ -120,17 +148,14 @@ fn wanted(boards: &[Board]) -> impl Iterator<Item = &'static BootFile> {
     FILES.iter().filter(|file| boards.contains(&file.board))
 }
 
-fn from_folder(card: &mut Card, boards: &[Board], folder: &Path) -> Result<Missing> {
+fn from_folder(card: &mut Card, boards: &[Board], folder: &Path) -> Result<()> {
     ensure!(folder.is_dir(), "--boot-files: {} is not a folder", folder.display());
-    let mut missing = Missing::default();
     for file in wanted(boards) {
         let path = folder.join(file.name);
         if path.is_file() {
             check(file.name, &fs::read(&path)?)
                 .with_context(|| format!("{} can't be used", path.display()))?;
             card.put(file.name, Content::Path(path));
-        } else {
-            missing.0.push((file.name, file.of));
         }
     }
     for name in LICENCES {
@@ -143,19 +168,17 @@ fn from_folder(card: &mut Card, boards: &[Board], folder: &Path) -> Result<Missi
             );
         }
     }
-    Ok(missing)
+    Ok(())
 }
 
-fn from_cache(card: &mut Card, boards: &[Board], cache: &Path) -> Result<Missing> {
-    let mut missing = Missing::default();
+fn from_cache(card: &mut Card, boards: &[Board], cache: &Path) -> Result<()> {
     let mut used = Vec::new();
     for file in wanted(boards) {
-        let path =
-            file.package.map(|package| cache.join(package).join(file.name)).filter(|path| path.is_file());
-        let (Some(package), Some(path)) = (file.package, path) else {
-            missing.0.push((file.name, file.of));
+        let Some(package) = file.package else { continue };
+        let path = cache.join(package).join(file.name);
+        if !path.is_file() {
             continue;
-        };
+        }
         card.put(file.name, Content::Path(path));
         if !used.contains(&package) {
             used.push(package);
@@ -166,7 +189,7 @@ fn from_cache(card: &mut Card, boards: &[Board], cache: &Path) -> Result<Missing
         // Debian's statement of licences, with their whole text.
         card.put(format!("{package}.copyright.txt"), Content::Path(cache.join(package).join("copyright")));
     }
-    Ok(missing)
+    Ok(())
 }
 
 /// Where those of Debian are kept, in a folder for each of its two packages.
@@ -232,8 +255,13 @@ fn kept_as(package: &str, path: &Path) -> Option<String> {
         .then(|| name.to_owned())
 }
 
+/// Whether a board's boot loader looks for a file of this name.
+pub fn knows(name: &str) -> bool {
+    FILES.iter().any(|file| is_same_name(file.name, name))
+}
+
 /// Whether a file is what its name says, as far as that can be told from the file.
-fn check(name: &str, bytes: &[u8]) -> Result<()> {
+pub fn check(name: &str, bytes: &[u8]) -> Result<()> {
     let word = |at: usize| {
         bytes.get(at..at + 4).map(|word| u32::from_be_bytes([word[0], word[1], word[2], word[3]]))
     };
@@ -290,7 +318,8 @@ mod tests {
         put("bcm2712-rpi-5-b.dtb", &device_tree());
         put("notes.txt", b"no boot file");
         let mut card = Card::default();
-        let missing = add(&mut card, &[Board::Pi4], Some(scratch.path())).unwrap();
+        add(&mut card, &[Board::Pi4], Some(scratch.path())).unwrap();
+        let missing = missing(&card, &[Board::Pi4]);
         let names: Vec<_> = card.files.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["start4.elf", "LICENCE.broadcom"]);
         let words = missing.words().unwrap();
@@ -298,9 +327,41 @@ mod tests {
         assert!(words.contains("bcm2711-rpi-4-b.dtb") && !words.contains("bcm2712-rpi-5-b.dtb"), "{words}");
 
         let mut card = Card::default();
-        let missing = add(&mut card, &[Board::Pi4, Board::Pi5], Some(scratch.path())).unwrap();
-        assert!(card.has("bcm2712-rpi-5-b.dtb") && missing.has("bcm2712d0-rpi-5-b.dtb"));
+        add(&mut card, &[Board::Pi4, Board::Pi5], Some(scratch.path())).unwrap();
+        assert!(card.has("bcm2712-rpi-5-b.dtb") && !card.has("bcm2712d0-rpi-5-b.dtb"));
         assert!(add(&mut card, &[Board::Pi5], Some(&scratch.path().join("nowhere"))).is_err());
+    }
+
+    #[test]
+    fn a_card_without_a_boot_loader_or_any_tree_of_a_board_is_refused_and_one_without_trees_of_others_is_not()
+    {
+        const BOTH: &[Board] = &[Board::Pi4, Board::Pi5];
+        let loader = ["start4.elf", "fixup4.dat"];
+        for (files, boards, lacks) in [
+            (
+                &[][..],
+                BOTH,
+                Some(
+                    "Raspberry Pi 4 can't start from this card without start4.elf and fixup4.dat and bcm2711-",
+                ),
+            ),
+            (&loader, &[Board::Pi4], Some("without bcm2711-rpi-4-b.dtb.")),
+            (&["start4.elf", "bcm2711-rpi-400.dtb"], &[Board::Pi4], Some("without fixup4.dat.")),
+            (&["start4.elf", "fixup4.dat", "bcm2711-rpi-4-b.dtb"], BOTH, Some("Raspberry Pi 5 can't start")),
+            (&["start4.elf", "fixup4.dat", "bcm2711-rpi-400.dtb", "bcm2712-rpi-500.dtb"], BOTH, None),
+            (&["bcm2712-rpi-5-b.dtb"], &[Board::Pi5], None),
+            (&[], &[], None),
+        ] {
+            let card = files.iter().fold(Card::default(), |card, name| card.with_bytes(name, "x"));
+            match (missing(&card, boards).can_start(&card, boards), lacks) {
+                (Ok(()), None) => {}
+                (Err(error), Some(words)) => {
+                    let error = error.to_string();
+                    assert!(error.contains(words) && error.contains("--no-boot-files"), "{error}");
+                }
+                (result, _) => panic!("{files:?}: {result:?}"),
+            }
+        }
     }
 
     #[test]
@@ -343,9 +404,9 @@ mod tests {
         }
         fs::write(folder.join(SUMS), format!("{}  bcm2712-rpi-5-b.dtb\n", sha256(&tree))).unwrap();
         let mut card = Card::default();
-        let missing = from_cache(&mut card, &[Board::Pi4, Board::Pi5], scratch.path()).unwrap();
+        from_cache(&mut card, &[Board::Pi4, Board::Pi5], scratch.path()).unwrap();
         assert!(card.has("bcm2712-rpi-5-b.dtb") && card.has("linux-image-arm64.copyright.txt"));
-        assert!(missing.has("start4.elf") && missing.has("bcm2711-rpi-4-b.dtb"));
+        assert!(!card.has("start4.elf") && !card.has("bcm2711-rpi-4-b.dtb"));
         fs::write(folder.join("bcm2712-rpi-5-b.dtb"), b"changed").unwrap();
         let error = from_cache(&mut card, &[Board::Pi5], scratch.path()).unwrap_err().to_string();
         assert!(error.contains("is not what came from Debian"), "{error}");

@@ -87,9 +87,9 @@ impl Card {
         self
     }
 
-    /// Adds a file of this PC under its own name.
+    /// Adds a file of this PC under its own name, which no other file may have.
     pub fn with_file(mut self, path: &Path) -> Result<Self> {
-        self.put(file_name(path)?, Content::Path(path.to_path_buf()));
+        self.add(file_name(path)?, path)?;
         Ok(self)
     }
 
@@ -119,8 +119,28 @@ impl Card {
     /// Adds a file, in the place of one of the same name.
     pub fn put(&mut self, name: impl Into<String>, content: Content) {
         let name = name.into();
-        self.files.retain(|(other, _)| !other.eq_ignore_ascii_case(&name));
+        self.files.retain(|(other, _)| !is_same_name(other, &name));
         self.files.push((name, content));
+    }
+
+    /// Adds a file of this PC under a name that no other file has. The same file twice is there once.
+    pub fn add(&mut self, name: impl Into<String>, path: &Path) -> Result<()> {
+        let name = name.into();
+        check_name(&name)?;
+        let other = match self.files.iter().find(|(other, _)| is_same_name(other, &name)) {
+            None => {
+                self.files.push((name, Content::Path(path.to_path_buf())));
+                return Ok(());
+            }
+            Some((_, Content::Path(other))) if is_same_file(other, path) => return Ok(()),
+            Some((_, Content::Path(other))) => project::shown(other).to_string(),
+            Some((other, Content::Bytes(_))) => format!("our own {other}"),
+        };
+        bail!(
+            "{} and {other} would both be {name} on the card, where upper and lower case are the same: rename one, or \
+             give it another name with --file SRC=NAME",
+            project::shown(path)
+        )
     }
 
     /// Writes the image and returns its size in bytes.
@@ -138,7 +158,7 @@ impl Card {
 
     /// Whether it has a file of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.files.iter().any(|(other, _)| other.eq_ignore_ascii_case(name))
+        self.files.iter().any(|(other, _)| is_same_name(other, name))
     }
 
     /// Bytes that a card of this size must have for its files.
@@ -212,8 +232,13 @@ impl Card {
         let bar = progress(content);
         for (name, file) in &self.files {
             bar.set_message(name.clone());
-            let mut target =
-                volume.root_dir().create_file(name).with_context(|| format!("could not make {name}"))?;
+            let root = volume.root_dir();
+            // `create_file` opens what is there, and a short name can be another file's: LONGNA~1.TXT.
+            ensure!(
+                root.open_file(name).is_err(),
+                "{name} can't be made: FAT gives a file with a longer name this one as well; rename it"
+            );
+            let mut target = root.create_file(name).with_context(|| format!("could not make {name}"))?;
             match file {
                 Content::Bytes(bytes) => copy(&mut bytes.as_slice(), &mut target, &bar),
                 Content::Path(path) => copy(&mut File::open(path)?, &mut target, &bar),
@@ -315,6 +340,42 @@ fn progress(bytes: u64) -> ProgressBar {
     }
     let style = ProgressStyle::with_template("card image: {msg} [{bar:30}] {bytes}/{total_bytes}");
     ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Whether FAT takes two names for the same.
+pub fn is_same_name(one: &str, other: &str) -> bool {
+    one.chars().flat_map(char::to_uppercase).eq(other.chars().flat_map(char::to_uppercase))
+}
+
+/// Whether two paths lead to one file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Refuses what FAT has no name for.
+///
+/// Source: Microsoft, "FAT: General Overview of On-Disk Format" 1.03, section on long names.
+fn check_name(name: &str) -> Result<()> {
+    ensure!(!name.is_empty(), "a file on the card needs a name");
+    ensure!(
+        !name.contains(['/', '\\']),
+        "\"{name}\" is a path: all files lie side by side on the card, and need a name without / (a path that has a \"=\" \
+         itself needs =NAME behind it)"
+    );
+    if let Some(c) = name.chars().find(|&c| c.is_control() || "\"*:<>?|".contains(c) || c > '\u{ffff}') {
+        bail!(
+            "\"{name}\" can't be a name on the card: FAT has no {c:?} in names; rename it with --file SRC=NAME"
+        );
+    }
+    ensure!(
+        !name.ends_with(['.', ' ']),
+        "\"{name}\" can't be a name on the card: it ends with a space or a dot"
+    );
+    ensure!(
+        name.encode_utf16().count() <= 255,
+        "\"{name}\" is longer than the 255 characters that FAT has for it"
+    );
+    Ok(())
 }
 
 /// The name of a file, as text.
