@@ -3,6 +3,8 @@
 //! Where the content does not matter, the model is a tiny random one, and the card small. Nothing here asserts
 //! how long something took on this PC: waits only have generous ends.
 
+#[path = "boot/deaf.rs"]
+mod deaf;
 #[path = "boot/display.rs"]
 mod display;
 #[path = "boot/large.rs"]

@@ -41,6 +41,10 @@ pub trait Machine {
     fn wait_for_interrupt(&self) {
         std::thread::yield_now();
     }
+    /// Whether an interrupt is pending at the core that asks.
+    fn interrupt_pending(&self) -> bool {
+        false
+    }
     /// A call with these values of x0 to x3; gives x0.
     fn call(&self, _conduit: Conduit, _registers: [u64; 4]) -> u64 {
         u64::MAX // NOT_SUPPORTED

@@ -8,15 +8,19 @@ mod gic;
 #[path = "interrupts/mistakes.rs"]
 mod mistakes;
 
+use std::time::Duration;
+
 use board::{Board, Device, refusal};
 use embodios_bsp::cpu;
-use embodios_bsp::drivers::gic::{Gic, WAKE};
+use embodios_bsp::drivers::gic::{Gic, Taken, WAKE};
 use embodios_bsp::machine::Placed;
 use gic::{CORES, Gic as Model, Side};
 
 /// The console's, and the timer's of a core.
 const CONSOLE: usize = 153;
 const TIMER: usize = 30;
+/// Longer than anything takes that comes at all.
+const SOON: Duration = Duration::from_millis(1);
 
 /// A controller and its driver, not set up yet.
 fn machine(model: &Model) -> (Gic, Placed) {
@@ -102,6 +106,64 @@ fn every_core_wakes_every_other_and_each_knows_who_called() {
         }
         model.be(2);
         assert_eq!(handle(gic, |_| {}), [0, 0]);
+    }
+}
+
+/// Whether the software interrupt that wakes a core, and its timer's, come through to the core that asks.
+fn proof(model: &Model, gic: Gic, core: usize) -> [bool; 2] {
+    model.be(core);
+    gic.enable(TIMER as u32);
+    let answer = |taken: Taken| {
+        if taken.number() as usize == TIMER {
+            model.own_line(core, TIMER, false);
+        }
+        true
+    };
+    let wake = gic.gets_through(WAKE, SOON, || gic.wake(core), answer);
+    [wake, gic.gets_through(TIMER as u32, SOON, || model.own_line(core, TIMER, true), answer)]
+}
+
+#[test]
+fn a_core_proves_that_interrupts_reach_it_and_leaves_nothing_behind() {
+    for model in left_behind() {
+        let (gic, _placed) = machine(&model);
+        start(&model, gic);
+        for core in 0..CORES {
+            assert_eq!(proof(&model, gic, core), [true, true]);
+            assert_eq!((model.unfinished(core), model.interrupts(core)), (0, false));
+        }
+        // What comes meanwhile is answered, and is no proof.
+        model.be(0);
+        model.line(CONSOLE, true);
+        let mut answered = Vec::new();
+        assert!(!gic.gets_through(
+            WAKE,
+            SOON,
+            || {},
+            |taken| {
+                answered.push(taken.number() as usize);
+                model.line(CONSOLE, false);
+                true
+            }
+        ));
+        assert_eq!(answered, [CONSOLE]);
+    }
+}
+
+#[test]
+fn a_core_finds_out_that_no_interrupt_reaches_it() {
+    // Out of reset all are the secure side's, and only the timer's; and a mask in the secure half, which isn't ours to raise.
+    let reset = Model::new(Side::NonSecure, 256);
+    for (model, wanted) in [
+        (reset, [false, false]),
+        (Model::after_stub().of_the_secure_side(0..16), [false, true]),
+        (Model::after_stub().of_the_secure_side(TIMER..TIMER + 1), [true, false]),
+        (Model::after_stub().masked(0), [false, false]),
+    ] {
+        let (gic, _placed) = machine(&model);
+        gic.start();
+        gic.start_core();
+        assert_eq!(proof(&model, gic, 0), wanted);
     }
 }
 

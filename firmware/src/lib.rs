@@ -85,6 +85,15 @@ pub trait Platform {
     fn interrupts(&self) -> Option<Interrupts> {
         None
     }
+    /// Cores that no interrupt reaches: what comes for them is looked for.
+    fn deaf_cores(&self) -> usize {
+        0
+    }
+    /// Has every core try anew whether interrupts reach it; gives the number of those that they do not reach, or none if
+    /// there is nothing to try.
+    fn prove_interrupts(&self) -> Option<usize> {
+        None
+    }
     /// The performance monitor, if the CPU has one that works.
     fn counters(&self) -> Option<&dyn Counters> {
         None
@@ -217,6 +226,27 @@ impl fmt::Display for Interrupts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { console, wake, other } = self;
         write!(f, "{} interrupts (console {console}, wake-ups {wake}, other {other})", self.total())
+    }
+}
+
+/// That interrupts do not come where they should, for the user.
+#[derive(Clone, Copy, Debug)]
+pub struct NoInterrupts {
+    /// Cores that none reaches.
+    pub deaf: usize,
+    /// All of them.
+    pub cores: usize,
+}
+
+impl fmt::Display for NoInterrupts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { deaf, cores } = self;
+        write!(
+            f,
+            "No interrupt reaches {deaf} of {cores} cores: the boot loader has left them to the secure side. All goes on \
+             without, keys are looked for every 2 ms; idle cores take more power. On a Raspberry Pi 4 take `enable_gic=0` \
+             and `armstub` out of config.txt."
+        )
     }
 }
 

@@ -160,6 +160,8 @@ pub struct TestPlatform {
     pub log: Vec<String>,
     /// What the card gives for byte 777; the opposite the next time.
     pub card_flaw: Cell<Option<u8>>,
+    /// Whether interrupts reach its core.
+    pub deaf: bool,
     /// What the light shows.
     pub signal: Cell<Signal>,
     clock: Cell<u64>,
@@ -178,6 +180,7 @@ impl TestPlatform {
             tick: 1_000_000,
             log: Vec::new(),
             card_flaw: Cell::default(),
+            deaf: false,
             signal: Cell::default(),
             clock: Cell::new(0),
         }
@@ -240,6 +243,12 @@ impl Platform for TestPlatform {
     }
     fn interrupts(&self) -> Option<Interrupts> {
         Some(Interrupts::default())
+    }
+    fn deaf_cores(&self) -> usize {
+        self.deaf.into()
+    }
+    fn prove_interrupts(&self) -> Option<usize> {
+        Some(self.deaf.into())
     }
     fn allocations(&self) -> Option<u64> {
         Some(12)

@@ -29,10 +29,11 @@ fn selftest_finds_nothing_wrong_with_an_emulated_pi_4_and_its_card() {
     has(&lines, "temperature  25.0 C, throttle bits 0x0");
     has(&lines, "cores        ok: 4 answered, MIDR 0x410fd083, one clock of ");
     has(&lines, "timer        ok: ");
+    has(&lines, "interrupts   ok: wake-ups reach 4 cores, the timer's core 0");
     has(&lines, &format!("kernels      ok: {} formats at plain and neon on 4 cores, ", quant::FORMATS.len()));
     has(&lines, "memory       ok: 32 MiB in 4 pieces, 4 patterns by 4 cores, ");
     has(&lines, "card         ok: first MiB read twice, the same, ");
-    has(&lines, "summary      nothing failed; 5 ok, 0 not done, of 5");
+    has(&lines, "summary      nothing failed; 6 ok, 0 not done, of 6");
     let status = rig.answers("status", "temperature  25.0 C");
     rig.holds(&status, "power        good");
     // The model is still there, and so is the memory.
@@ -60,7 +61,7 @@ fn selftest_on_virt_has_the_dot_product_level_and_says_what_that_board_lacks() {
         ),
     );
     has(&lines, "card         not done: this board has no card slot");
-    has(&lines, "summary      nothing failed; 3 ok, 2 not done, of 5");
+    has(&lines, "summary      nothing failed; 4 ok, 2 not done, of 6");
 }
 
 #[test]
@@ -69,5 +70,5 @@ fn selftest_without_a_card_fails_for_that_reason_alone() {
     rig.prompt();
     let lines = report(&mut rig);
     has(&lines, "card         failed: no SD card answers");
-    has(&lines, "summary      FAILED: card; 4 ok, 0 not done, of 5");
+    has(&lines, "summary      FAILED: card; 5 ok, 0 not done, of 6");
 }

@@ -59,7 +59,7 @@ impl Machine {
 pub struct Emulator {
     /// What it is.
     pub machine: Machine,
-    /// kernel8.img.
+    /// kernel8.img; an empty path where `extra` has other code begin.
     pub kernel: PathBuf,
     /// The card in EMMC2's slot, or in that of an SD host on PCI.
     pub card: Option<PathBuf>,
@@ -140,7 +140,9 @@ impl Emulator {
         };
         command.args(["-monitor", &monitor]);
         command.arg("-m").arg(self.memory.as_deref().unwrap_or("2G"));
-        command.arg("-kernel").arg(&self.kernel);
+        if !self.kernel.as_os_str().is_empty() {
+            command.arg("-kernel").arg(&self.kernel);
+        }
         // The first -serial is the PL011, a Raspberry Pi's second the mini-UART.
         if self.machine == Machine::Raspi4b && self.has_argument("console=mini") {
             command.args(["-serial", "null"]);

@@ -20,6 +20,9 @@
 //!    it sleeps, and whoever has news looks there. An interrupt that comes between the last look and the WFI
 //!    stays pending, and WFI returns at once.
 //!
+//! Core 0, whose waits have an end, dozes to that end instead: the timer's events end each WFE whatever becomes of the
+//! interrupt controller. So does a core that no interrupt reaches ([`Team::set_deaf`]), for as long as it takes.
+//!
 //! Where WFE does not wait (an emulator runs straight through it) the second stage would be spinning at the expense of
 //! the cores that work: each core tries that once, and goes without, but spins a little longer ([`SPIN_ONLY`]).
 #![allow(unsafe_code)] // a borrowed job crosses to other cores, which are done with it before the borrow ends
@@ -65,6 +68,8 @@ struct Seat {
     done: AtomicU64,
     /// WFE waits on this core.
     dozes: AtomicBool,
+    /// No interrupt reaches this core.
+    deaf: AtomicBool,
     /// How often it went to sleep.
     sleeps: AtomicU64,
 }
@@ -131,6 +136,7 @@ impl Team {
                     asleep: AtomicBool::new(false),
                     done: AtomicU64::new(0),
                     dozes: AtomicBool::new(false),
+                    deaf: AtomicBool::new(false),
                     sleeps: AtomicU64::new(0),
                 })
             }; CORES_MAX],
@@ -148,6 +154,39 @@ impl Team {
         self.settings.0.wake.store(wake as usize, Ordering::Release);
         self.settings.0.acknowledge.store(acknowledge as usize, Ordering::Release);
         self.seats[0].0.dozes.store(start_event_stream(), Ordering::Relaxed);
+    }
+
+    /// Says whether interrupts reach a core: one that is deaf to them never waits for one. Before it begins to work.
+    pub fn set_deaf(&self, core: usize, deaf: bool) {
+        if let Some(seat) = self.seats.get(core) {
+            seat.0.deaf.store(deaf, Ordering::Relaxed);
+        }
+    }
+
+    /// How many of the workers no interrupt reaches.
+    pub fn deaf(&self) -> usize {
+        self.seats[..self.width()].iter().filter(|seat| seat.0.deaf.load(Ordering::Relaxed)).count()
+    }
+
+    /// Has core 0 wait until `news` is true, at most for so long. Interrupts are taken meanwhile, and may be what brings them.
+    pub fn nap(&self, limit: Duration, news: impl Fn() -> bool) {
+        let seat = &self.seats[0].0;
+        if seat.dozes.load(Ordering::Relaxed) || seat.deaf.load(Ordering::Relaxed) {
+            // The return from a handler is an event, too: what it brings after the look ends the WFE that follows.
+            let end = timer::after(limit);
+            while !news() && !end.passed() {
+                wait_for_event();
+            }
+            return;
+        }
+        // Masked, so that what comes after the look still ends the sleep.
+        let masked = Masked::new();
+        if !news() {
+            timer::wake_after(limit);
+            wait_for_interrupt();
+        }
+        drop(masked);
+        timer::cancel_wake();
     }
 
     /// Workers, the caller of [`Team::run`] included.
@@ -287,14 +326,15 @@ impl Team {
                 return true;
             }
         }
-        let doze_end = began + DOZE;
-        while dozes && !doze_end.passed() {
+        let end = limit.map(|limit| began + limit);
+        let never_sleeps = core == 0 && dozes || seat.deaf.load(Ordering::Relaxed);
+        let doze_end = if never_sleeps { end } else { Some(began + DOZE) };
+        while (dozes || never_sleeps) && !doze_end.is_some_and(Instant::passed) {
             wait_for_event();
             if news() {
                 return true;
             }
         }
-        let end = limit.map(|limit| began + limit);
         while !news() {
             if end.is_some_and(Instant::passed) {
                 return news(); // it may have come while an interrupt held us up
@@ -452,6 +492,8 @@ mod model {
         pub cores: [Core; 4],
         /// How often a timer ends a wait for an event, if it does.
         pub stream: Option<Duration>,
+        /// Cores that no interrupt reaches.
+        pub deaf: [bool; 4],
     }
 
     thread_local! {
@@ -488,6 +530,9 @@ mod model {
 
     pub fn send_interrupt(core: usize) {
         let Some((board, _)) = here() else { return };
+        if board.deaf[core] {
+            return;
+        }
         board.cores[core].state.lock().unwrap().1 = true;
         board.cores[core].changed.notify_all();
     }
@@ -517,6 +562,7 @@ mod model {
         let Some((board, me)) = here() else { return std::thread::yield_now() };
         let core = &board.cores[me];
         let state = core.state.lock().unwrap();
+        assert!(!board.deaf[me], "core {me} sleeps, and no interrupt will wake it");
         let (mut state, over) = core.changed.wait_timeout_while(state, EVER, |state| !state.1).unwrap();
         if me == 0 {
             state.1 = false; // taken at once when it unmasks
@@ -542,7 +588,12 @@ mod tests {
     }
 
     fn team_on(width: usize, board: Option<&Arc<model::Board>>) -> &'static Team {
+        team_with(width, board, [false; 4])
+    }
+
+    fn team_with(width: usize, board: Option<&Arc<model::Board>>, deaf: [bool; 4]) -> &'static Team {
         let team: &'static Team = Box::leak(Box::new(Team::new()));
+        deaf.iter().enumerate().for_each(|(core, &deaf)| team.set_deaf(core, deaf));
         for core in 1..width {
             let board = board.cloned();
             thread::spawn(move || {
@@ -615,6 +666,57 @@ mod tests {
                 Some(_) => assert!(team.sleeps() > 0, "nobody slept"),
             }
         }
+    }
+
+    #[test]
+    fn cores_that_no_interrupt_reaches_never_wait_for_one_with_the_timers_events_and_without() {
+        for deaf in [[true; 4], [true, false, true, false], [false, true, true, true]] {
+            for stream in [None, Some(Duration::from_micros(50))] {
+                let board = stream.map(|stream| {
+                    Arc::new(model::Board { stream: Some(stream), deaf, ..Default::default() })
+                });
+                let team = team_with(4, board.as_ref(), deaf);
+                let done = AtomicU64::new(0);
+                for round in 0..200 {
+                    team.run(&|worker| {
+                        if worker == round % 4 {
+                            thread::sleep(Duration::from_micros(round as u64 % 7 * 100));
+                        }
+                        done.fetch_add(1, Ordering::Relaxed);
+                    });
+                    if round % 20 == 0 {
+                        thread::sleep(Duration::from_millis(2)); // until whoever sleeps does
+                    }
+                }
+                assert_eq!(done.into_inner(), 800);
+                assert_eq!(team.deaf(), deaf.iter().filter(|&&deaf| deaf).count());
+                for (seat, deaf) in team.seats.iter().zip(deaf) {
+                    assert!(!deaf || seat.0.sleeps.load(Ordering::Relaxed) == 0, "a deaf one slept");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_nap_ends_with_its_time_or_with_news_whether_interrupts_come_or_not() {
+        for (stream, deaf) in
+            [(Some(Duration::from_micros(50)), true), (Some(Duration::from_micros(50)), false)]
+        {
+            let board = Arc::new(model::Board { stream, deaf: [deaf; 4], ..Default::default() });
+            let team = team_with(1, Some(&board), [deaf; 4]);
+            let began = Instant::now();
+            team.nap(Duration::from_millis(2), || false);
+            assert!(began.elapsed() >= Duration::from_millis(2));
+            let looks = AtomicU64::new(0);
+            team.nap(Duration::from_secs(1000), || looks.fetch_add(1, Ordering::Relaxed) == 3);
+            assert_eq!(looks.into_inner(), 4);
+        }
+        // Where WFE does not wait, and no interrupt comes, it looks until the time is over.
+        let team = Team::new();
+        team.set_deaf(0, true);
+        let began = Instant::now();
+        team.nap(Duration::from_millis(2), || false);
+        assert!(began.elapsed() >= Duration::from_millis(2));
     }
 
     #[test]

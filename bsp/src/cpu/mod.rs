@@ -131,6 +131,23 @@ pub fn wait_for_interrupt() {
     }
 }
 
+/// Whether an interrupt is pending at this core, also when interrupts are masked.
+///
+/// Source: Arm DDI 0487, ISR_EL1: "the interrupt pending status", whatever PSTATE masks.
+pub fn interrupt_pending() -> bool {
+    #[cfg(target_os = "none")]
+    {
+        let pending: u64;
+        // SAFETY: reading it changes nothing.
+        unsafe {
+            asm!("mrs {pending}, isr_el1", pending = out(reg) pending, options(nostack, preserves_flags))
+        };
+        pending & (1 << 7) != 0
+    }
+    #[cfg(not(target_os = "none"))]
+    crate::machine::here().interrupt_pending()
+}
+
 /// Wakes cores that wait for an event: those still in the boot loader's spin table.
 pub fn send_event() {
     #[cfg(target_os = "none")]

@@ -3,13 +3,18 @@
 //! Seen from the non-secure side, where the boot loader starts us: it has put every interrupt in group 1, and
 //! bit 0 of the two control registers then means group 1. QEMU's has no security, and the same writes serve.
 //!
+//! Whether it lets anything through to us is up to whoever has its secure side: a stub that leaves interrupts in group 0 keeps
+//! them from us, and all our writes are then ignored. [`Gic::gets_through`] tells.
+//!
 //! Source: Arm IHI 0048B (GICv2), chapter 4.
+
+use core::time::Duration;
 
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::register_structs;
 
 use super::registers::{ReadOnly, ReadWrite, WriteOnly};
-use crate::cpu;
+use crate::cpu::{self, Masked, timer};
 
 register_structs! {
     /// Distributor: 4.3.
@@ -152,6 +157,29 @@ impl Gic {
             }
             self.end(taken);
         }
+    }
+
+    /// Whether the interrupt of that number comes through to this core in time, once `raise` has had it raised. It, and what
+    /// else comes meanwhile, is dealt with by `answer`. Interrupts are masked here: the core sees it pending all the same.
+    pub fn gets_through(
+        &self,
+        number: u32,
+        limit: Duration,
+        raise: impl FnOnce(),
+        mut answer: impl FnMut(Taken) -> bool,
+    ) -> bool {
+        let _masked = Masked::new();
+        let mut come = false;
+        raise();
+        timer::wait_until(limit, || {
+            if cpu::interrupt_pending() {
+                self.serve(|taken| {
+                    come |= taken.number() == number;
+                    answer(taken)
+                });
+            }
+            come
+        })
     }
 
     /// Takes the pending interrupt of this core, if there is one.

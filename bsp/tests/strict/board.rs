@@ -26,6 +26,10 @@ pub trait Device {
     fn access(&self) {}
     /// It is so late now, ns.
     fn tick(&self, _now: u64) {}
+    /// Whether it interrupts the core that takes the steps.
+    fn interrupts(&self) -> bool {
+        false
+    }
     /// The core that takes the steps is about to sleep.
     fn sleep(&self) {}
 }
@@ -114,6 +118,10 @@ impl Machine for Inner {
 
     fn wait_for_interrupt(&self) {
         self.all(|device| device.sleep());
+    }
+
+    fn interrupt_pending(&self) -> bool {
+        self.devices.borrow().iter().any(|(_, device)| device.interrupts())
     }
 
     fn ticks(&self) -> Option<u64> {

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use core::time::Duration;
 
 use embodios_bsp::board::{Devices, HeaderUart};
-use embodios_bsp::cpu::{self, timer};
+use embodios_bsp::cpu;
 use embodios_bsp::drivers::mailbox::Clock;
 use embodios_bsp::drivers::pl011::Registers;
 use embodios_bsp::drivers::{self, Ring, Serial};
@@ -15,7 +15,7 @@ use spin::Once;
 
 use super::board::{DEVICES, clock, devices, gic};
 use super::display::show;
-use super::interrupts;
+use super::{TEAM, interrupts};
 use crate::{boot, lamp};
 
 /// Speed of the console.
@@ -189,18 +189,16 @@ pub fn receive() {
     }
 }
 
-/// Whether the receiver has to be looked at: one behind RP1, and one that has never interrupted us. Should that interrupt
-/// be another than we think, which no emulator can tell, the console works all the same.
+/// Whether the receiver counts on being looked at: one behind RP1, and one that has never interrupted us.
 fn is_looked_at() -> bool {
     is_console(Port::Header) || !interrupts::console_has_interrupted()
 }
 
-/// Looks at the receiver, if that has to be.
+/// Looks at the receiver, also at one that interrupts us. Should its interrupt be another than we think, or come no more,
+/// which no emulator can tell, the console works all the same.
 pub fn look_for_input() {
-    if is_looked_at() {
-        let _masked = cpu::Masked::new();
-        receive();
-    }
+    let _masked = cpu::Masked::new();
+    receive();
 }
 
 /// The console as the shell's terminal.
@@ -221,16 +219,8 @@ impl Terminal for Line {
 
     fn wait(&mut self) {
         lamp::show();
-        {
-            look_for_input();
-            // Masked, so that a byte that comes after the look still ends the sleep.
-            let _masked = cpu::Masked::new();
-            if RECEIVED.is_empty() {
-                timer::wake_after(if is_looked_at() { SHORT_NAP } else { NAP });
-                cpu::wait_for_interrupt();
-            }
-        }
-        timer::cancel_wake();
+        look_for_input();
+        TEAM.nap(if is_looked_at() { SHORT_NAP } else { NAP }, || !RECEIVED.is_empty());
     }
 
     fn greeted(&self) -> bool {

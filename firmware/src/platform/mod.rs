@@ -27,7 +27,8 @@ use embodios_bsp::handoff::Handoff;
 use embodios_bsp::storage::StorageError;
 use embodios_firmware::light::Signal;
 use embodios_firmware::{
-    CoreReport, Counters, FileEntry, Interrupts, Platform, Region, Stack, Status, Terminal, Waits, memory,
+    CoreReport, Counters, FileEntry, Interrupts, NoInterrupts, Platform, Region, Stack, Status, Terminal,
+    Waits, memory,
 };
 
 use self::board::{DEVICES, clock, mailbox, switch_off_board};
@@ -229,6 +230,15 @@ impl Platform for Machine {
         Some(interrupts::taken())
     }
 
+    fn deaf_cores(&self) -> usize {
+        TEAM.deaf()
+    }
+
+    fn prove_interrupts(&self) -> Option<usize> {
+        TEAM.run(&|_| interrupts::prove());
+        Some(TEAM.deaf())
+    }
+
     fn waits(&self) -> Option<Waits> {
         Some(Waits { jobs: TEAM.jobs(), sleeps: TEAM.sleeps() })
     }
@@ -420,6 +430,10 @@ pub fn report(handoff: &Handoff, layout: &Layout, here: &[bool], begun: &Begun) 
         let why = begun.refused.get(core).copied().flatten();
         let why = why.map_or_else(String::new, |why| format!(" ({why})"));
         say(format!("Core {core} did not start{why}: going on with {}.\r\n", TEAM.width()));
+    }
+    let (deaf, cores) = (TEAM.deaf(), TEAM.width());
+    if deaf > 0 {
+        say(format!("{}\r\n", NoInterrupts { deaf, cores }));
     }
     if handoff.incomplete {
         say(String::from(

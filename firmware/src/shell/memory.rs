@@ -7,6 +7,7 @@ use core::fmt::Write;
 use embodios::sampler::origins;
 
 use super::{Shell, health};
+use crate::NoInterrupts;
 use crate::loader::Mib;
 
 /// `status`.
@@ -28,6 +29,10 @@ pub fn status(shell: &mut Shell, _: &str) {
     }
     shell.say(format_args!("cores        {cores}"));
     health::report(shell, &status);
+    let deaf = shell.platform.deaf_cores();
+    if deaf > 0 {
+        shell.say(format_args!("interrupts   {}", NoInterrupts { deaf, cores: status.cores }));
+    }
     if let Some(display) = &status.display {
         shell.say(format_args!("display      {display}"));
     }

@@ -611,9 +611,10 @@ fn selftest_reports_what_was_done_between_two_lines_and_counts() {
         "board        Test Board, revision c03115, firmware 0x548e1",
         "arguments    none",
         "cores        ok: 1 answered, MIDR 0x1234, one clock of 1000000 Hz",
+        "interrupts   ok: wake-ups reach 1 cores, the timer's core 0",
         "memory       ok: 8.0 MiB in 1 pieces, 4 patterns by 1 cores, ",
         "card         ok: first MiB read twice, the same, ",
-        "summary      nothing failed; 5 ok, 0 not done, of 5",
+        "summary      nothing failed; 6 ok, 0 not done, of 6",
     ] {
         assert!(rows.iter().any(|line| line.starts_with(row)), "{row}: {report}");
     }
@@ -638,7 +639,15 @@ fn selftest_says_what_failed_and_what_could_not_be_done() {
         "{report}"
     );
     assert!(report.contains("memory       not done: no memory is free"), "{report}");
-    assert!(report.contains("summary      FAILED: card; 3 ok, 1 not done, of 5"), "{report}");
+    assert!(report.contains("summary      FAILED: card; 4 ok, 1 not done, of 6"), "{report}");
+
+    let mut platform = TestPlatform::with_files(&[]);
+    platform.deaf = true;
+    let text = play_on(&mut platform, "selftest 8\rstatus\r");
+    let words = "No interrupt reaches 1 of 1 cores: ";
+    assert!(after(&text, "selftest 8").contains(&format!("interrupts   failed: {words}")), "{text}");
+    assert!(after(&text, "status").contains(&format!("interrupts   {words}")), "{text}");
+    assert!(!play(&[], "status\r").contains("interrupts"), "where they come they are not spoken of");
 
     let mut platform = TestPlatform::with_files(&[]);
     platform.files = Err("no SD card answers".into());

@@ -24,6 +24,10 @@ impl Device for Interface {
     fn access(&self) {
         self.0.settle(false);
     }
+    fn interrupts(&self) -> bool {
+        let inner = self.0.0.borrow();
+        inner.signalled(inner.me).is_some()
+    }
     fn sleep(&self) {
         let inner = self.0.0.borrow();
         let unfinished = inner.cores[inner.me].taken.last();

@@ -187,6 +187,12 @@ impl Gic {
         self
     }
 
+    /// A core's mask, as the secure side sees it: in its half it keeps everything of the other side's from that core.
+    pub fn masked(self, core: usize) -> Self {
+        self.0.borrow_mut().cores[core].mask = 0;
+        self
+    }
+
     /// Puts it among the devices of a board; gives its driver.
     pub fn on(&self, board: &Board) -> gic::Gic {
         gic::Gic::new(board.add(Rc::new(self.distributor())), board.add(Rc::new(self.interface())))

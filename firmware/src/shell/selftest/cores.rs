@@ -1,8 +1,10 @@
 //! Whether all cores work, and whether their clocks are one clock.
 
 use alloc::format;
+use alloc::string::ToString;
 
 use super::{Bench, Outcome};
+use crate::NoInterrupts;
 
 /// How long the two clocks are compared.
 const COMPARED_NANOS: u64 = 50_000_000;
@@ -45,6 +47,16 @@ pub fn cores(bench: &mut Bench) -> Outcome {
         }
     }
     Outcome::Ok(format!("{wanted} answered, MIDR {:#x}, one clock of {} Hz", first.kind, first.frequency))
+}
+
+/// Every core sends itself the interrupt that wakes it; core 0's timer interrupts it, too.
+pub fn interrupts(bench: &mut Bench) -> Outcome {
+    let cores = bench.platform.status().cores;
+    match bench.platform.prove_interrupts() {
+        None => Outcome::NotDone("the board does not try its interrupts".into()),
+        Some(0) => Outcome::Ok(format!("wake-ups reach {cores} cores, the timer's core 0")),
+        Some(deaf) => Outcome::Failed(NoInterrupts { deaf, cores }.to_string()),
+    }
 }
 
 /// The cores' timer against the chip's own, if there is one.

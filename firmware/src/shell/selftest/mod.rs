@@ -43,6 +43,7 @@ type Check = (&'static str, fn(&mut Bench) -> Outcome);
 static CHECKS: &[Check] = &[
     ("cores", cores::cores),
     ("timer", cores::timer),
+    ("interrupts", cores::interrupts),
     ("kernels", kernels::kernels),
     ("memory", ram::memory),
     ("card", card::card),
