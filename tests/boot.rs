@@ -342,11 +342,15 @@ fn two_models_on_the_card_give_a_menu() {
 
 #[test]
 fn a_bad_line_of_the_configuration_is_a_warning_that_names_it_and_the_others_count() {
-    let config = "model = tiny.gguf\ntemprature = 1\nlimit = 7\ntop_p = nine\n";
+    // The fifth is Latin-1, as old editors write it.
+    let config =
+        b"model = tiny.gguf\ntemprature = 1\nlimit = 7\ntop_p = nine\nsystem = h\xf6flich\njson = {bad\n";
     let mut rig = Rig::boot(&tiny_card().with_bytes("EMBODIOS.CFG", config), "");
     let text = rig.prompt();
     rig.holds(&text, "EMBODIOS.CFG line 2: there is no setting `temprature`: did you mean `temperature`?");
     rig.holds(&text, "EMBODIOS.CFG line 4: `top_p` can't be `nine`");
+    rig.holds(&text, "EMBODIOS.CFG line 5 is not UTF-8 text");
+    rig.holds(&text, "EMBODIOS.CFG line 6: `json` can't be used: line 1, column 2 of the JSON");
     rig.holds(&text, "tiny is loaded");
     rig.answers("set limit", "limit is 7");
 }

@@ -1,10 +1,9 @@
 //! Config: the settings a user can make, in `EMBODIOS.CFG` on the card or with `set` at the prompt.
-//!
-//! The file is lines of `key = value`; `#` begins a comment. A value may stand in double or single quotes,
-//! and in double quotes `\n`, `\"` and `\\` mean what they mean elsewhere. A line that can't be used is a
-//! [`Warning`] with its number, and the others count all the same.
 
-use alloc::borrow::Cow;
+mod file;
+
+pub use file::{FILE, FILE_LIMIT, Lines, Place, parse, unquoted};
+
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -14,11 +13,6 @@ use embodios::chat::builtin;
 use embodios::grammar::Form;
 use embodios::sampler::{Asked, Chosen, FIELDS, Field, read_bias};
 use embodios::{KvFormat, Overflow, Speculation};
-
-/// The file's name on the card; upper or lower case.
-pub const FILE: &str = "EMBODIOS.CFG";
-/// Larger than this it is no configuration.
-pub const FILE_LIMIT: u64 = 64 * 1024;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq)]
@@ -368,6 +362,8 @@ pub enum SettingError {
     UnknownKey { key: String, near: Option<&'static str> },
     /// The key is there, the value is not one of its.
     BadValue { key: &'static str, value: String, accepts: &'static str },
+    /// The value is of the right kind, but can't be used.
+    Unusable { key: &'static str, why: String },
 }
 
 impl fmt::Display for SettingError {
@@ -389,11 +385,20 @@ impl fmt::Display for SettingError {
             Self::BadValue { key, value, accepts } => {
                 write!(f, "`{key}` can't be `{value}`: it takes {accepts}.")
             }
+            Self::Unusable { key, why } => write!(f, "`{key}` can't be used: {}.", why.trim_end_matches('.')),
         }
     }
 }
 
 impl Config {
+    /// Which setting says what answers have to be.
+    pub fn form_key(&self) -> Option<&'static str> {
+        self.form.as_ref().map(|form| match form {
+            Wanted::Form(Form::Json | Form::Schema(_)) => "json",
+            Wanted::Form(Form::Gbnf(_)) | Wanted::File(_) => "grammar",
+        })
+    }
+
     /// The wanted context, if any, and what its keys and values are kept as.
     pub fn needs(&self) -> (Option<usize>, KvFormat) {
         (self.context, self.kv)
@@ -408,105 +413,6 @@ impl Config {
             accepts: setting.accepts(),
         })
     }
-}
-
-/// A line of the file that was left out, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Warning {
-    /// Not UTF-8 text at all.
-    NotText { utf16: bool },
-    /// No `=` in it.
-    NotASetting { line: usize },
-    /// The setting was refused.
-    Refused { line: usize, why: SettingError },
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotText { utf16: true } => {
-                write!(f, "{FILE} is written in UTF-16: save it as UTF-8. It is ignored.")
-            }
-            Self::NotText { utf16: false } => write!(f, "{FILE} is not UTF-8 text. It is ignored."),
-            Self::NotASetting { line } => {
-                write!(f, "{FILE} line {line} is not of the form `key = value`. The line is ignored.")
-            }
-            Self::Refused { line, why } => write!(f, "{FILE} line {line}: {why} The line is ignored."),
-        }
-    }
-}
-
-/// Reads the file. What can't be used is reported, the rest is set.
-pub fn parse(bytes: &[u8]) -> (Config, Vec<Warning>) {
-    let mut config = Config::default();
-    let mut warnings = Vec::new();
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let Ok(text) = core::str::from_utf8(bytes) else {
-        let utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
-        return (config, [Warning::NotText { utf16 }].into());
-    };
-    for (n, line) in text.split('\n').enumerate() {
-        let line_number = n + 1;
-        let line = without_comment(line.trim());
-        if line.is_empty() {
-            continue;
-        }
-        match line.split_once('=') {
-            None => warnings.push(Warning::NotASetting { line: line_number }),
-            Some(("", _)) => warnings.push(Warning::NotASetting { line: line_number }),
-            Some((key, value)) => {
-                if let Err(why) = config.set(key.trim(), &unquoted(value.trim())) {
-                    warnings.push(Warning::Refused { line: line_number, why });
-                }
-            }
-        }
-    }
-    (config, warnings)
-}
-
-/// The text before a `#` that begins the line or follows a space; in a quoted value it is a character
-/// like any other.
-fn without_comment(line: &str) -> &str {
-    let mut quote = None;
-    let (mut before, mut before_spaces) = (' ', ' ');
-    for (at, c) in line.char_indices() {
-        match (quote, c) {
-            (None, '#') if before.is_whitespace() => return line[..at].trim_end(),
-            (None, '"' | '\'') if before_spaces == '=' => quote = Some(c),
-            (Some(open), _) if c == open && before != '\\' => quote = None,
-            _ => {}
-        }
-        before = c;
-        if !c.is_whitespace() {
-            before_spaces = c;
-        }
-    }
-    line
-}
-
-/// The text between quotes; a text without both of them as it is.
-pub fn unquoted(value: &str) -> Cow<'_, str> {
-    let inside = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
-    if let Some(text) = inside('\'') {
-        return text.into();
-    }
-    let Some(text) = inside('"') else {
-        return value.into();
-    };
-    let mut out = String::new();
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (c, chars.clone().next()) {
-            ('\\', Some('n')) => out.push('\n'),
-            ('\\', Some(next @ ('"' | '\\'))) => out.push(next),
-            _ => {
-                out.push(c);
-                continue;
-            }
-        }
-        chars.next();
-    }
-    out.into()
 }
 
 /// A number in this range; nothing else (not NaN, not infinity).
@@ -550,10 +456,6 @@ fn distance(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn warnings(text: &str) -> Vec<String> {
-        parse(text.as_bytes()).1.iter().map(Warning::to_string).collect()
-    }
-
     #[test]
     fn every_key_is_read() {
         let mut text = String::from(
@@ -592,7 +494,7 @@ prefetch = 2
             text += &std::format!("{} = {}\n", field.name, field.most);
             assert!(chosen.read(field, &field.most.to_string()));
         }
-        let (config, warnings) = parse(text.as_bytes());
+        let (config, _, warnings) = parse(text.as_bytes(), |_| Ok(()));
         assert_eq!(warnings, []);
         assert_eq!(
             config,
@@ -651,57 +553,6 @@ prefetch = 2
         }
         assert_eq!(config, Config::default());
         assert!(config.set("logit_bias", "3").is_err() && config.set("template", "mine").is_err());
-    }
-
-    #[test]
-    fn windows_and_missing_line_ends_and_a_byte_order_mark_do_no_harm() {
-        let (config, warnings) = parse(b"\xef\xbb\xbfctx = 512\r\n\r\nlimit = 7\r\nseed = 3");
-        assert_eq!(warnings, []);
-        assert_eq!((config.context, config.limit, config.seed), (Some(512), 7, Some(3)));
-        assert_eq!(parse(b""), (Config::default(), Vec::new()));
-    }
-
-    #[test]
-    fn quotes_and_apostrophes_are_told_apart() {
-        for (line, system) in [
-            ("system = It's C#1, isn't it? # yes", "It's C#1, isn't it?"),
-            ("system = 'single # quotes'", "single # quotes"),
-            ("system = \"half", "\"half"),
-            ("system=\"\\n\\x\\\\\"", "\n\\x\\"),
-            ("system = a = b", "a = b"),
-            ("system = C# and F#", "C# and F#"),
-        ] {
-            let (config, warnings) = parse(line.as_bytes());
-            assert_eq!(warnings, [], "{line}");
-            assert_eq!(config.system.as_deref(), Some(system), "{line}");
-        }
-        assert_eq!(parse(b"system = \"\"").0.system, None);
-    }
-
-    #[test]
-    fn a_line_that_cannot_be_used_is_named_and_the_others_count() {
-        let text = "tempertaure = 1\nctx = many\nlimit = 9\n= hello\ncolour = red\ntop_p = 1.5\ntemperature = nan\nseed = -1\nseed =\n";
-        let (config, _) = parse(text.as_bytes());
-        assert_eq!(config.limit, 9);
-        let expected = [
-            "EMBODIOS.CFG line 1: there is no setting `tempertaure`: did you mean `temperature`? The line is ignored.",
-            "EMBODIOS.CFG line 2: `ctx` can't be `many`: it takes tokens of context, 16 to 1048576, or `auto`. The line is ignored.",
-            "EMBODIOS.CFG line 4 is not of the form `key = value`. The line is ignored.",
-            "EMBODIOS.CFG line 5: there is no setting `colour`; there are model, ctx, kv, context_shift, system, template, think, stop, json, grammar, logit_bias, limit, seed, speculate, console, prefetch, temperature, top_k, top_p, min_p, typical_p, top_n_sigma, xtc_probability, xtc_threshold, repeat_penalty, presence_penalty, frequency_penalty, repeat_last_n, dry_multiplier, dry_base, dry_allowed_length, dry_last_n, mirostat, mirostat_tau, mirostat_eta. The line is ignored.",
-            "EMBODIOS.CFG line 6: `top_p` can't be `1.5`: it takes a share of probability from 0 to 1, 1 for all. The line is ignored.",
-            "EMBODIOS.CFG line 7: `temperature` can't be `nan`: it takes a number from 0 (always the likeliest token) to 5. The line is ignored.",
-            "EMBODIOS.CFG line 8: `seed` can't be `-1`: it takes a whole number, or `random`. The line is ignored.",
-            "EMBODIOS.CFG line 9: `seed` has no value: it takes a whole number, or `random`. The line is ignored.",
-        ];
-        assert_eq!(warnings(text), expected);
-    }
-
-    #[test]
-    fn a_file_that_is_no_text_is_one_warning() {
-        let (config, warnings) = parse(b"\xff\xfec\0t\0x\0");
-        assert_eq!(config, Config::default());
-        assert!(warnings[0].to_string().contains("UTF-16"));
-        assert!(parse(b"ctx = 512\nsystem = \x80").1[0].to_string().contains("not UTF-8"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use embodios::model::budget::Budget;
 use embodios::model::{LoadError, LoadOptions, Model, Opened, Progress, families};
 use embodios::{ByteSource, KvFormat, Level};
 
-use crate::config::{FILE, unquoted};
+use crate::config::{FILE, Place, unquoted};
 use crate::console::{Console, Line};
 use crate::shell::sentence;
 use crate::{FileEntry, Platform};
@@ -115,59 +115,53 @@ pub fn find<'f>(files: &'f [FileEntry], wanted: &str) -> Option<&'f FileEntry> {
         .or_else(|| files.get(wanted.parse::<usize>().ok()?.checked_sub(1)?))
 }
 
-/// Opens the model of this name, or says why not.
-pub fn open(console: &mut Console, platform: &mut dyn Platform, name: &str) -> Option<Source> {
+/// Opens the model of this name; the error says why not, with a full stop.
+pub fn open(platform: &mut dyn Platform, name: &str) -> Result<Source, String> {
     if name.eq_ignore_ascii_case("preloaded")
         && let Some(source) = preloaded(platform)
     {
-        return Some(source);
+        return Ok(source);
     }
-    let files = match models(platform) {
-        Ok(files) => files,
-        Err(why) => {
-            console.line(why);
-            return None;
-        }
-    };
+    let files = models(platform)?;
     let Some(file) = find(&files, name).or_else(|| find(&files, &unquoted(name))) else {
-        let mut list = format!("There is no model `{name}` on the card");
+        let mut list = format!("there is no model `{name}` on the card");
         for (n, file) in files.iter().enumerate() {
             let _ = write!(list, "{}{}", if n == 0 { "; there is " } else { ", " }, file.name);
         }
         let end = if files.is_empty() { ": it has none." } else { "." };
-        console.line(list + end);
-        return None;
+        return Err(list + end);
     };
-    open_file(console, platform, &file.name)
+    open_file(platform, &file.name)
 }
 
 fn preloaded(platform: &dyn Platform) -> Option<Source> {
     platform.preloaded().map(|model| Source { name: PRELOADED.into(), bytes: Box::new(model) })
 }
 
-fn open_file(console: &mut Console, platform: &mut dyn Platform, name: &str) -> Option<Source> {
-    match open_bytes(platform, name) {
-        Ok(bytes) => Some(Source { name: name.into(), bytes }),
-        Err(why) => {
-            console.line(sentence(why));
-            None
-        }
-    }
+fn open_file(platform: &mut dyn Platform, name: &str) -> Result<Source, String> {
+    let bytes = open_bytes(platform, name).map_err(sentence)?;
+    Ok(Source { name: name.into(), bytes })
 }
 
-/// The model to start with; says why if there is none.
-pub fn choose(console: &mut Console, platform: &mut dyn Platform, wanted: Option<&str>) -> Option<Source> {
+/// The model to start with: the one that the file on the card wants at this line, the only one, or the user's choice; says
+/// why if there is none.
+pub fn choose(
+    console: &mut Console,
+    platform: &mut dyn Platform,
+    wanted: Option<(String, Place)>,
+) -> Option<Source> {
     if let Some(source) = preloaded(platform) {
         return Some(source);
     }
-    if let Some(wanted) = wanted {
-        if let Some(source) = open(console, platform, wanted) {
-            return Some(source);
-        }
-        console.line(format_args!(
-            "{FILE} asks for that model: correct it, or type `models` to see what there is."
-        ));
-        return None;
+    if let Some((wanted, place)) = wanted {
+        return match open(platform, &wanted) {
+            Ok(source) => Some(source),
+            Err(why) => {
+                console.line(format_args!("{place}: {why}"));
+                console.line("Correct it, or type `models` to see what there is.");
+                None
+            }
+        };
     }
     let files = match models(platform) {
         Ok(files) => files,
@@ -176,19 +170,20 @@ pub fn choose(console: &mut Console, platform: &mut dyn Platform, wanted: Option
             return None;
         }
     };
-    match files.as_slice() {
+    let source = match files.as_slice() {
         [] => {
             console.line(
                 "There is no model on the card: copy a .gguf file to its root directory, then type `models`.",
             );
-            None
+            return None;
         }
-        [only] => open_file(console, platform, &only.name),
+        [only] => open_file(platform, &only.name),
         several => {
             let name = menu(console, platform, several)?;
-            open_file(console, platform, &name)
+            open_file(platform, &name)
         }
-    }
+    };
+    source.map_err(|why| console.line(why)).ok()
 }
 
 fn menu(console: &mut Console, platform: &mut dyn Platform, files: &[FileEntry]) -> Option<String> {

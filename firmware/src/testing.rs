@@ -302,7 +302,7 @@ impl Platform for TestPlatform {
     }
     fn set_console(&mut self, name: &str) -> Result<(), String> {
         self.log.push(format!("console {name}"));
-        Ok(())
+        if name == "rp1" { Err("This board has no such header.".into()) } else { Ok(()) }
     }
     fn set_prefetch(&mut self, distance: u8) -> Result<(), String> {
         self.log.push(format!("prefetch {distance}"));

@@ -21,7 +21,7 @@ use core::{fmt, iter};
 
 use embodios::{Conversation, Level, Report, Runtime};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Lines};
 use crate::console::{Console, Line};
 use crate::light::Signal;
 use crate::{Interrupts, Platform, Terminal, loader};
@@ -119,6 +119,8 @@ struct Shell<'a> {
     console: Console<'a>,
     platform: &'a mut dyn Platform,
     config: Config,
+    /// Which settings come from the card.
+    lines: Lines,
     level: Level,
     talker: Option<Talker>,
     last: Option<Answer>,
@@ -158,6 +160,7 @@ pub fn run(terminal: &mut dyn Terminal, platform: &mut dyn Platform) {
         console: Console::new(terminal),
         platform,
         config: Config::default(),
+        lines: Lines::default(),
         level: level.unwrap_or_default(),
         talker: None,
         last: None,
@@ -188,6 +191,14 @@ fn level(arguments: &str) -> Option<Level> {
 impl Shell<'_> {
     fn say(&mut self, text: impl fmt::Display) {
         self.console.line(text);
+    }
+
+    /// Says something about a setting, with its line where it was made by the file on the card.
+    fn say_of(&mut self, key: &str, text: impl fmt::Display) {
+        match self.lines.of(key) {
+            Some(place) => self.say(format_args!("{place}: {text}")),
+            None => self.say(text),
+        }
     }
 
     fn banner(&mut self) {
@@ -232,8 +243,10 @@ impl Shell<'_> {
             self.say(sentence(format_args!("{} can't be read: {why}", config::FILE)));
             return;
         }
-        let (config, warnings) = config::parse(&bytes);
-        self.config = config;
+        let platform = &mut *self.platform;
+        let (config, lines, warnings) =
+            config::parse(&bytes, |form| settings::grammar(platform, form, None).map(drop));
+        (self.config, self.lines) = (config, lines);
         for warning in warnings {
             self.say(warning);
         }
@@ -244,8 +257,8 @@ impl Shell<'_> {
     /// Loads the model to start with.
     fn start(&mut self) {
         self.platform.signal(Signal::NoModel); // unless it is the card: the board says so itself
-        let wanted = self.config.model.clone();
-        if let Some(source) = loader::choose(&mut self.console, self.platform, wanted.as_deref()) {
+        let wanted = self.config.model.clone().zip(self.lines.of("model"));
+        if let Some(source) = loader::choose(&mut self.console, self.platform, wanted) {
             self.take(&source);
         }
     }

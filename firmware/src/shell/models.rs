@@ -8,7 +8,7 @@ use embodios::gguf::Gguf;
 use embodios::sampler::Asked;
 use embodios::{Conversation, LoadError};
 
-use super::{Shell, Talker, sentence};
+use super::{Shell, Talker, capital, sentence};
 use crate::light::Signal;
 use crate::loader::{self, Fit, Loaded, Mib, Source};
 
@@ -63,8 +63,9 @@ pub fn models(shell: &mut Shell, _: &str) {
 
 /// `load NAME`.
 pub fn load(shell: &mut Shell, name: &str) {
-    if let Some(source) = loader::open(&mut shell.console, shell.platform, name) {
-        shell.take(&source);
+    match loader::open(shell.platform, name) {
+        Ok(source) => shell.take(&source),
+        Err(why) => shell.say(capital(why)),
     }
 }
 

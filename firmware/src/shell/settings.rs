@@ -3,13 +3,16 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use embodios::Conversation;
 use embodios::chat::{Specials, Template};
 use embodios::grammar::{Form, Grammar};
 use embodios::sampler::{Asked, Settings};
+use embodios::tokenizer::Tokenizer;
 
 use super::{Shell, Talker, capital, sentence};
+use crate::Platform;
 use crate::config::{Config, Setting, Wanted, settings, unquoted};
 
 /// Larger than this a file is no grammar.
@@ -48,6 +51,7 @@ pub fn set(shell: &mut Shell, rest: &str) {
         shell.config.form = before.form;
         return;
     }
+    shell.lines.forget(setting.name());
     let value = setting.show(&shell.config, &asked);
     shell.say(format_args!("{} is {value}", setting.name()));
     match setting.name() {
@@ -127,11 +131,28 @@ impl Shell<'_> {
 
     /// Makes the wanted form of answers the conversation's; if it can't be, says why.
     fn take_form(&mut self) -> bool {
-        let grammar = match self.grammar() {
-            Ok(grammar) => grammar,
-            Err(why) => {
-                self.say(sentence(why));
-                return false;
+        let key = self.config.form_key().unwrap_or_default();
+        let grammar = match &self.config.form {
+            None => None,
+            Some(form) => {
+                let model = self.talker.as_ref().map(|talker| Arc::clone(talker.conversation.model()));
+                let tokenizer = model.as_ref().map(|model| model.tokenizer());
+                match grammar(self.platform, form, tokenizer) {
+                    Ok((grammar, ignored)) => {
+                        if !ignored.is_empty() {
+                            let list = ignored.join(", ");
+                            self.say_of(
+                                key,
+                                format_args!("The schema asks for what is not enforced: {list}."),
+                            );
+                        }
+                        Some(Arc::new(grammar))
+                    }
+                    Err(why) => {
+                        self.say_of(key, sentence(why));
+                        return false;
+                    }
+                }
             }
         };
         if let Some(talker) = &mut self.talker {
@@ -140,49 +161,12 @@ impl Shell<'_> {
         true
     }
 
-    /// The grammar that is set, for the present model, or read without one.
-    fn grammar(&mut self) -> Result<Option<Arc<Grammar>>, String> {
-        let form = match &self.config.form {
-            None => return Ok(None),
-            Some(Wanted::Form(form)) => form.clone(),
-            Some(Wanted::File(name)) => {
-                let name = name.clone();
-                Form::Gbnf(self.read_grammar(&name)?)
-            }
-        };
-        let model = self.talker.as_ref().map(|talker| Arc::clone(talker.conversation.model()));
-        let tokenizer = model.as_ref().map(|model| model.tokenizer());
-        let (grammar, ignored) = form.grammar(tokenizer).map_err(|error| error.to_string())?;
-        if !ignored.is_empty() {
-            self.say(format_args!("The schema asks for what is not enforced: {}.", ignored.join(", ")));
-        }
-        Ok(Some(Arc::new(grammar)))
-    }
-
-    /// The text of a grammar on the card; `.gbnf` may be left out.
-    fn read_grammar(&mut self, name: &str) -> Result<String, String> {
-        let files = self.platform.files()?;
-        let same = |wanted: &str| files.iter().find(|file| file.name.eq_ignore_ascii_case(wanted));
-        let Some(file) = same(name).or_else(|| same(&format!("{name}.gbnf"))) else {
-            return Err(format!(
-                "there is no file `{name}` on the card, and a grammar has a rule `root ::= …`"
-            ));
-        };
-        if file.bytes > GRAMMAR_LIMIT {
-            return Err(format!("{} has {} bytes, which no grammar needs", file.name, file.bytes));
-        }
-        let mut bytes = alloc::vec![0; file.bytes as usize];
-        let source = self.platform.open(&file.name)?;
-        source.read_at(0, &mut bytes).map_err(|error| format!("{} can't be read: {error}", file.name))?;
-        String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", file.name))
-    }
-
     /// Tells the board which console was chosen.
     pub fn choose_console(&mut self) {
         if let Some(name) = self.config.console.clone() {
             self.console.fresh_line();
             if let Err(why) = self.platform.set_console(&name) {
-                self.say(why);
+                self.say_of("console", why);
             }
         }
     }
@@ -193,7 +177,7 @@ impl Shell<'_> {
             && let Err(why) = self.platform.set_prefetch(distance)
         {
             self.config.prefetch = None;
-            self.say(format_args!("`prefetch` stays off: {}", sentence(why)));
+            self.say_of("prefetch", format_args!("`prefetch` stays off: {}", sentence(why)));
         }
     }
 
@@ -232,6 +216,36 @@ impl Shell<'_> {
             Err(error) => self.say(sentence(error)),
         }
     }
+}
+
+/// The grammar of a form of answers, for the tokens of a model, or read without one to see whether it is sound; and what a
+/// schema asks for that is not enforced.
+pub fn grammar(
+    platform: &mut dyn Platform,
+    form: &Wanted,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<(Grammar, Vec<String>), String> {
+    let read = match form {
+        Wanted::Form(form) => form.grammar(tokenizer),
+        Wanted::File(name) => Form::Gbnf(read_grammar(platform, name)?).grammar(tokenizer),
+    };
+    read.map_err(|error| error.to_string())
+}
+
+/// The text of a grammar on the card; `.gbnf` may be left out.
+fn read_grammar(platform: &mut dyn Platform, name: &str) -> Result<String, String> {
+    let files = platform.files()?;
+    let same = |wanted: &str| files.iter().find(|file| file.name.eq_ignore_ascii_case(wanted));
+    let Some(file) = same(name).or_else(|| same(&format!("{name}.gbnf"))) else {
+        return Err(format!("there is no file `{name}` on the card, and a grammar has a rule `root ::= …`"));
+    };
+    if file.bytes > GRAMMAR_LIMIT {
+        return Err(format!("{} has {} bytes, which no grammar needs", file.name, file.bytes));
+    }
+    let mut bytes = alloc::vec![0; file.bytes as usize];
+    let source = platform.open(&file.name)?;
+    source.read_at(0, &mut bytes).map_err(|error| format!("{} can't be read: {error}", file.name))?;
+    String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", file.name))
 }
 
 impl Talker {

@@ -202,7 +202,9 @@ fn the_configuration_is_used_and_its_faults_are_named() {
 
     let text = play(&[("a.gguf", &model), ("EMBODIOS.CFG", b"model = c")], "");
     assert!(
-        text.contains("There is no model `c` on the card; there is a.gguf.\r\nEMBODIOS.CFG asks for"),
+        text.contains(
+            "EMBODIOS.CFG line 1: there is no model `c` on the card; there is a.gguf.\r\nCorrect it, or"
+        ),
         "{text}"
     );
     let large = vec![b'#'; 100_000];
@@ -349,6 +351,33 @@ fn answers_obey_a_grammar_a_schema_or_json_until_it_is_switched_off() {
     assert!(after(&text, "set grammar nothing.gbnf").contains("no file `nothing.gbnf`"), "{text}");
     assert!(!after(&text, "set json {\"type\": 3}").contains("json is"), "{text}");
     assert!(after(&text, "set json").starts_with("json is off."), "what is wrong changes nothing: {text}");
+}
+
+#[test]
+fn what_the_file_on_the_card_asks_for_and_can_not_have_is_told_with_its_line() {
+    let model = tiny();
+    let config = b"# mine\nlimit = 9\nconsole = rp1\nprefetch = 3\ngrammar = none.gbnf\njson = {bad\n\
+                   system = h\xf6flich\njson = {\"type\": \"string\", \"format\": \"uri\", \"not\": {}}\nmodel = tiny\n";
+    let text = play(&[("tiny.gguf", &model), ("EMBODIOS.CFG", config)], "set json\rset limit\rset json on\r");
+    for told in [
+        "EMBODIOS.CFG line 3: This board has no such header.\r\n",
+        "EMBODIOS.CFG line 4: `prefetch` stays off: This board goes no further.\r\n",
+        "EMBODIOS.CFG line 5: `grammar` can't be used: there is no file `none.gbnf` on the card",
+        "EMBODIOS.CFG line 6: `json` can't be used: line 1, column 2 of the JSON: expected",
+        "EMBODIOS.CFG line 7 is not UTF-8 text",
+        "EMBODIOS.CFG line 8: The schema asks for what is not enforced: ",
+        "tiny is loaded",
+    ] {
+        assert_eq!(text.matches(told).count(), 1, "{told}: {text}");
+    }
+    assert!(after(&text, "set json").starts_with("json is {\"type\": \"string\""), "{text}");
+    assert!(after(&text, "set limit").starts_with("limit is 9."), "{text}");
+    // Made at the prompt, a setting has no line any more.
+    let text = play(&[("tiny.gguf", &model), ("EMBODIOS.CFG", b"prefetch = 2\n")], "set prefetch 3\r");
+    assert_eq!(
+        after(&text, "set prefetch 3"),
+        "prefetch is 3\r\n`prefetch` stays off: This board goes no further."
+    );
 }
 
 #[test]
