@@ -4,7 +4,7 @@
 mod strict;
 
 use embodios_bsp::drivers::sd_card::{Capacity, CardError, HostError, SdCard, Stage, Timing, Width};
-use embodios_bsp::drivers::sdhci::{AlwaysOn, Sdhci, Way};
+use embodios_bsp::drivers::sdhci::{AlwaysOn, Bus, CardPower, Register, Sdhci, Unsupported, Way};
 use strict::{CardKind, DDR50, LowVoltage, Model, Reach, SDR50, SDR104, Switches, TUNE_SDR50, content};
 
 type Card = SdCard<Sdhci<Model>>;
@@ -93,6 +93,98 @@ fn a_card_left_at_1v8_comes_back_when_its_supply_is_cut() {
     let model = Model::new(kind);
     let card = SdCard::identify(Sdhci::new(model.clone(), Some(100_000_000)), &mut AlwaysOn);
     assert_eq!(card.err(), Some(CardError::NoCard));
+}
+
+/// A bus on which whoever drives the controller falls at a write to come.
+struct Falls {
+    model: Model,
+    left: u32,
+}
+
+impl Bus for Falls {
+    fn read(&mut self, register: Register) -> u32 {
+        self.model.read(register)
+    }
+    fn write(&mut self, register: Register, value: u32) {
+        let Some(left) = self.left.checked_sub(1) else { std::panic::resume_unwind(Box::new(())) };
+        self.left = left;
+        self.model.write(register, value);
+    }
+    fn micros(&mut self) -> u64 {
+        self.model.micros()
+    }
+    fn reach(&mut self, range: std::ops::Range<usize>) -> Option<u64> {
+        self.model.reach(range)
+    }
+    fn settle(&mut self, range: std::ops::Range<usize>) {
+        self.model.settle(range);
+    }
+}
+
+#[test]
+fn a_card_is_given_back_as_a_board_that_is_switched_on_finds_it_wherever_its_driver_fell() {
+    let mut fallen = 0;
+    for left in (0..).step_by(5) {
+        let model = Model::new(CardKind::uhs()).with_uhs(DDR50).with_reach(Reach::Low);
+        let (bus, mut switches) = (Falls { model: model.clone(), left }, Switches(model.clone()));
+        let start_and_read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let mut card = SdCard::identify(Sdhci::new(bus, Some(100_000_000)), &mut switches).unwrap();
+            assert_eq!(card.timing(), Timing::Ddr50);
+            card.read(9, &mut [0; 1024]).unwrap();
+        }));
+        model.work(20_000); // the fault's words
+        assert!(start_and_read.is_err() || !model.is_as_new(), "it has used the card");
+        Sdhci::new(model.clone(), None).give_back(&mut Switches(model.clone()));
+        assert!(model.is_as_new(), "after {left} writes");
+        assert!(matches!(model.supplies()[..], [.., (false, off), (true, on)] if on - off >= 10));
+        // A boot loader without a switch for the supply finds it.
+        let host = Sdhci::new(model.clone(), Some(100_000_000));
+        assert!(SdCard::identify(host, &mut LevelOnly(Switches(model))).is_ok(), "after {left} writes");
+        if start_and_read.is_ok() {
+            break;
+        }
+        fallen += 1;
+    }
+    assert!(fallen > 20, "{fallen} falls");
+}
+
+/// A boot loader's switches: it sets the level and leaves the supply alone.
+struct LevelOnly(Switches);
+
+impl CardPower for LevelOnly {
+    fn signal_3v3(&mut self) -> Result<(), Unsupported> {
+        self.0.signal_3v3()
+    }
+    fn signal_1v8(&mut self) -> Result<(), Unsupported> {
+        self.0.signal_1v8()
+    }
+    fn supply(&mut self, _on: bool) -> Result<(), Unsupported> {
+        Err(Unsupported)
+    }
+}
+
+/// A card that works at 1.8 V.
+fn at_1v8() -> Model {
+    let model = Model::new(CardKind::uhs()).with_uhs(DDR50);
+    assert_eq!(identify(&model).unwrap().timing(), Timing::Ddr50);
+    model.work(20_000);
+    model
+}
+
+#[test]
+fn a_card_left_at_1v8_is_silent_to_a_boot_loader_that_does_not_cut_its_supply() {
+    let model = at_1v8();
+    let host = Sdhci::new(model.clone(), Some(100_000_000));
+    assert_eq!(SdCard::identify(host, &mut LevelOnly(Switches(model))).err(), Some(CardError::NoCard));
+}
+
+#[test]
+fn a_card_is_given_back_though_its_controller_does_not_get_out_of_reset() {
+    let model = at_1v8();
+    model.faults(|faults| faults.stuck_reset = true);
+    let before = model.millis();
+    Sdhci::new(model.clone(), None).give_back(&mut Switches(model.clone()));
+    assert!(model.is_as_new() && model.millis() - before < 1_100, "{} ms", model.millis() - before);
 }
 
 #[test]

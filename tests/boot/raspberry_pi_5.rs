@@ -103,7 +103,7 @@ fn a_raspberry_pi_5_without_a_device_tree_is_known_by_its_cores_and_asks_videoco
 }
 
 #[test]
-fn a_raspberry_pi_5_reads_its_card_with_the_slots_own_switches() {
+fn a_raspberry_pi_5_reads_its_card_with_the_slots_own_switches_and_gives_it_back_whichever_way_it_leaves() {
     let card = tiny_card();
     let mut rig = pi5_with(&[], "", 0, Some(&card));
     let banner = rig.prompt();
@@ -111,6 +111,13 @@ fn a_raspberry_pi_5_reads_its_card_with_the_slots_own_switches() {
     rig.holds(&banner, "tiny is loaded");
     rig.answers("digest hello", &Here::new(tiny("Q4_0")).digest("hello"));
     rig.answers("status", "card         SD");
+    // The model refuses a restart that leaves the card as it was used.
+    rig.board.type_line("reboot");
+    rig.expect("EMBODIOS Ready.");
+    rig.prompt();
+    fall(&mut rig, "read 2", "EXCEPTION on core 2");
+    rig.board.type_line("off");
+    assert!(rig.exit().success());
 }
 
 #[test]

@@ -379,9 +379,13 @@ impl<P: Port> Mailbox<P> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use std::boxed::Box;
     use std::cell::{Cell, RefCell};
     use std::vec;
     use std::vec::Vec;
+
+    /// What VideoCore makes of a tag and its values: bytes of its answer, if it knows it.
+    type Reply = Box<dyn Fn(u32, &mut [u32]) -> Option<usize>>;
 
     /// VideoCore as strict as silicon: it sees what was cleaned and nothing later, answers only while nobody
     /// holds the lines, and what it writes is seen only after they were dropped.
@@ -391,7 +395,7 @@ pub(crate) mod tests {
         answer: Cell<Option<u32>>,
         stale: Cell<Option<u32>>,
         written: Cell<bool>,
-        reply: fn(tag: u32, values: &mut [u32]) -> Option<usize>,
+        reply: Reply,
         code: u32,
         pub(crate) deaf: bool,
         /// Looks until an answer comes.
@@ -399,17 +403,19 @@ pub(crate) mod tests {
         desk: Desk,
     }
 
-    const AT: u32 = 0xc012_3440;
+    /// Where the buffer is in the model's memory, and where VideoCore sees that: RAM of the first GiB once more, past its cache.
+    const AT: u64 = 0x12_3440;
+    const SEEN_AT: u32 = 0xc012_3440;
     const CHANNEL_BITS: u32 = 0xf;
 
-    pub(crate) fn videocore(reply: fn(u32, &mut [u32]) -> Option<usize>) -> VideoCore {
+    pub(crate) fn videocore(reply: impl Fn(u32, &mut [u32]) -> Option<usize> + 'static) -> VideoCore {
         VideoCore {
             memory: RefCell::new(vec![]),
             posted: Cell::new(false),
             answer: Cell::new(None),
             stale: Cell::new(None),
             written: Cell::new(false),
-            reply,
+            reply: Box::new(reply),
             code: SUCCESS,
             deaf: false,
             late: Cell::new(0),
@@ -423,7 +429,7 @@ pub(crate) mod tests {
         }
         fn post(&self, message: u32) {
             assert_eq!(message & CHANNEL_BITS, CHANNEL);
-            assert_eq!(message & !CHANNEL_BITS, AT, "the uncached alias");
+            assert_eq!(message & !CHANNEL_BITS, SEEN_AT, "the uncached alias");
             let mut memory = self.memory.borrow_mut();
             assert!(!memory.is_empty(), "posted before the buffer was cleaned");
             assert_eq!(memory[0] % 4, 0);
@@ -471,7 +477,7 @@ pub(crate) mod tests {
         }
         fn address(&self, buffer: &Buffer) -> Option<u32> {
             assert_eq!(buffer as *const Buffer as usize % 64, 0);
-            Some(AT)
+            bus_address(AT)
         }
     }
 

@@ -14,6 +14,7 @@ pub mod power;
 pub mod registers;
 pub mod sd_card;
 pub mod sd_slot;
+pub mod sd_socket;
 pub mod sdhci;
 pub mod system_timer;
 

@@ -418,6 +418,14 @@ impl Model {
     pub fn supplies(&self) -> Vec<(bool, u64)> {
         self.0.borrow().supplies.clone()
     }
+    /// Whether slot and card signal at 3.3 V, and the card has heard nothing since its supply came: as on a board that is
+    /// switched on.
+    pub fn is_as_new(&self) -> bool {
+        let inner = self.0.borrow();
+        let levels = (inner.level.0, inner.card_level, inner.kind.stuck_at_1v8);
+        let supplied = inner.supplies.last().is_none_or(|(on, _)| *on);
+        levels == (Level::V33, Level::V33, false) && inner.state == State::Idle && inner.hz == 0 && supplied
+    }
     /// Puts another card in.
     pub fn insert(&self, kind: CardKind) {
         let mut inner = self.0.borrow_mut();
@@ -525,8 +533,15 @@ impl Inner {
         }
     }
 
+    /// The card's supply is gone: the one thing that brings it back to 3.3 V.
     fn power_lost(&mut self) {
-        (self.card_level, self.changing, self.function) = (Level::V33, false, 0);
+        (self.card_level, self.changing) = (Level::V33, false);
+        self.forget();
+    }
+
+    /// What CMD0 makes the card forget.
+    fn forget(&mut self) {
+        (self.function, self.later) = (0, None);
         self.state = State::Idle;
         (self.application, self.illegal, self.first_41) = (false, false, None);
         (self.four_bits, self.fast, self.block_length_set) = (false, false, false);
@@ -733,9 +748,7 @@ impl Inner {
                 assert!(self.sending.is_none(), "bus changed during a transfer");
                 if value & 1 << 8 != 0 {
                     assert_eq!(value >> 9 & 7, 7, "3.3 V only");
-                } else {
-                    self.power_lost();
-                }
+                } // the card's supply is a switch of the slot
                 self.control = value;
             }
             Register::Clock => self.set_clock(value),
@@ -852,6 +865,9 @@ impl Inner {
         assert!(self.hz != 0, "{name} without a clock");
         assert!(self.now - self.clock_since >= self.clocks(74) || index != 0, "{name} before 74 clocks");
         assert!(!self.changing, "{name} while the card waits for 1.8 V");
+        if index == 0 {
+            self.forget(); // or the card does not hear it, and nothing that follows
+        }
         if self.kind.present && self.state != State::Idle {
             assert_eq!(self.level.0, self.card_level, "{name}: signal level of slot and card");
         }
@@ -914,7 +930,7 @@ impl Inner {
         if answer.0 == 0 {
             self.events.push((self.now + self.clocks(60), COMMAND_DONE));
         }
-        let known = self.kind.present && !self.kind.stuck_at_1v8;
+        let known = self.kind.present && !self.kind.stuck_at_1v8 && self.level.0 == self.card_level;
         let reply = if known { self.card(index, application) } else { None };
         if answer.0 == 0 {
             return;
@@ -999,10 +1015,7 @@ impl Inner {
         let short = |word: u32| Some([word, 0, 0, 0]);
         let addressed = argument >> 16 == RCA;
         match (application, index, self.state) {
-            (_, 0, _) => {
-                self.power_lost();
-                short(0)
-            }
+            (_, 0, _) => short(0),
             (_, 8, State::Idle) if self.kind.modern => short(argument & 0xfff),
             (_, 55, State::Idle) => {
                 self.application = true;

@@ -10,6 +10,7 @@ use embodios_bsp::drivers::mailbox::{self, Clock, Mailbox};
 use embodios_bsp::handoff::Handoff;
 use spin::Once;
 
+use super::card::give_back;
 use super::console::{console, follow_core_clock, last_resort};
 use crate::boot;
 
@@ -85,8 +86,9 @@ pub fn ask_for_memory(handoff: &mut Handoff) {
     }
 }
 
-/// Has the board restart, or switch itself off, in a moment: by its watchdog, else by its firmware.
+/// Has the board restart, or switch itself off, in a moment: by its watchdog, else by its firmware. The card is given back first.
 pub fn restart_board() {
+    give_back();
     match DEVICES.get() {
         Some((_, Devices { power: Some(power), .. }, _)) => power.reboot(),
         Some((_, _, Some(firmware))) => firmware.reset(),
@@ -95,6 +97,7 @@ pub fn restart_board() {
 }
 
 pub fn switch_off_board() {
+    give_back();
     match DEVICES.get() {
         Some((_, Devices { power: Some(power), .. }, _)) => power.power_off(),
         Some((_, _, Some(firmware))) => firmware.power_off(),

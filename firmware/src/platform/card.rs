@@ -5,43 +5,27 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use embodios::{ByteSource, ReadError};
+use embodios_bsp::board::Devices;
 use embodios_bsp::cpu::timer;
-use embodios_bsp::drivers::mailbox::{self, Clock, ExpanderPin, Mailbox};
+use embodios_bsp::drivers::mailbox::Clock;
 use embodios_bsp::drivers::pci;
 use embodios_bsp::drivers::sd_card::{Capacity, CardError, SdCard, Timing, Width};
-use embodios_bsp::drivers::sdhci::{self, AlwaysOn, CardPower, Mmio, Sdhci, Unsupported, Window};
+use embodios_bsp::drivers::sd_socket::Socket;
+use embodios_bsp::drivers::sdhci::{self, AlwaysOn, Mmio, Sdhci, Window};
 use embodios_bsp::handoff::Handoff;
 use embodios_bsp::storage::{Buffers, File, StorageError, Volume};
 use embodios_firmware::Mib;
 use embodios_firmware::light::Signal;
 
-use super::board::{DEVICES, clock, mailbox};
+use super::board::{DEVICES, clock, devices, mailbox};
 use crate::lamp;
 
 /// Read-ahead of the card: its tables, and file data. At 25 MB/s half a megabyte takes 20 ms, a command 0.1 ms.
 const TABLE_BUFFER: usize = 64 << 10;
 const DATA_BUFFER: usize = 512 << 10;
-
-/// The pins around the card socket of a Raspberry Pi 4, behind VideoCore's GPIO expander.
-struct Socket<'a>(Mailbox<&'a mailbox::Registers>);
-
-impl CardPower for Socket<'_> {
-    fn signal_3v3(&mut self) -> Result<(), Unsupported> {
-        self.0.set_expander(ExpanderPin::SdVoltage, false).map_err(|_| Unsupported)
-    }
-    fn signal_1v8(&mut self) -> Result<(), Unsupported> {
-        self.0.set_expander(ExpanderPin::SdVoltage, true).map_err(|_| Unsupported)
-    }
-    fn supply(&mut self, on: bool) -> Result<(), Unsupported> {
-        let pin = self.0.set_expander(ExpanderPin::SdPower, on);
-        if on {
-            let _ = self.0.set_power(0, true); // firmware that counts users of the card's clock wants to know
-        }
-        pin.map_err(|_| Unsupported)
-    }
-}
 
 pub type Card = Volume<Box<[u8]>, SdCard<Sdhci<Mmio>>>;
 
@@ -124,6 +108,7 @@ pub fn mount(handoff: &Handoff) -> Result<Card, String> {
     let most = || mailbox()?.max_clock(Clock::Emmc2).ok().filter(|&hz| hz > 0);
     let bus = Mmio::new(registers, timer::now_micros, reach);
     let slot = DEVICES.get().and_then(|(board, devices, _)| Some((devices.sd_slot?, board.sd_slot?)));
+    USED.store(true, Ordering::Relaxed);
     let card = match (slot, mailbox()) {
         (Some((mut slot, place)), _) => SdCard::identify(Sdhci::new(bus, Some(place.clock)), &mut slot),
         (None, Some(mailbox)) => {
@@ -135,6 +120,24 @@ pub fn mount(handoff: &Handoff) -> Result<Card, String> {
     let card = card.map_err(StorageError::Card);
     let volume = card.and_then(|card| Volume::mount(card, Buffers { table, data }));
     volume.inspect_err(signal_card).map_err(|error| error.to_string())
+}
+
+/// The card was given commands, at whatever level and speed.
+static USED: AtomicBool = AtomicBool::new(false);
+
+/// Leaves the card as a board that is switched on finds it, for whoever starts next. Once: should this lead to a fault, the
+/// board restarts without. Takes no lock, and all its waits end, so that last words can do it, on any core.
+pub fn give_back() {
+    if !USED.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    let Some(Devices { sd_host: Some(registers), sd_slot, .. }) = devices() else { return }; // on PCI it has no switch
+    let mut host = Sdhci::new(Mmio::new(registers, timer::now_micros, None), None);
+    match (*sd_slot, mailbox()) {
+        (Some(mut slot), _) => host.give_back(&mut slot),
+        (None, Some(mailbox)) => host.give_back(&mut Socket(mailbox)),
+        (None, None) => {}
+    }
 }
 
 /// What the light shows of an error of the card.

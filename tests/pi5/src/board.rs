@@ -2,7 +2,7 @@
 //!
 //! Addresses: `bcm2712.dtsi`; stepping register, mailbox and watchdog: Circle `include/circle/bcm2712.h`, `bcm2835.h`.
 
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::entry::{self, RAM};
 
@@ -47,6 +47,11 @@ static LEVELS: [AtomicU32; 2] = [AtomicU32::new(0x0000_1004), AtomicU32::new(0xf
 static PIN_SELECT: AtomicU32 = AtomicU32::new(0);
 /// Whether an SD host is plugged into `virt`: 1 before it was looked for, 2 if it is there, 3 if not.
 static SLOT: AtomicU32 = AtomicU32::new(1);
+/// Whether the card was given a command since its supply was last cut, and when that was, microseconds.
+static HEARD: AtomicU32 = AtomicU32::new(0);
+static CUT_AT: AtomicU64 = AtomicU64::new(0);
+/// The supply of a card must be gone for so long: SD 6.4.1.2 has 1 ms, the sheet of other drivers 10.
+const SUPPLY_OFF: u64 = 10_000;
 /// How often VideoCore was asked whether it throttles: it does from the third time on.
 static ASKED: AtomicU32 = AtomicU32::new(0);
 
@@ -97,6 +102,24 @@ fn slot() -> bool {
         SLOT.store(if host.is_some() { 2 } else { 3 }, Relaxed);
     }
     SLOT.load(Relaxed) == 2
+}
+
+/// Whether the slot signals at 1.8 V, or nobody says, and whether its card has its supply: always-on pins 3 and 4.
+fn slot_levels() -> (bool, bool) {
+    let (levels, inputs) = (LEVELS[0].load(Relaxed), LEVELS[1].load(Relaxed));
+    ((levels | inputs) >> 3 & 1 == 1, levels & !inputs & 1 << 4 != 0)
+}
+
+/// Refuses to restart or stop with a card that a boot loader may not be able to wake: one that signals at 1.8 V does so until
+/// its supply is cut.
+pub fn check_card() {
+    if HEARD.load(Relaxed) != 0 {
+        refuse("the board is left with a card whose supply was not cut since it was used", 0);
+    }
+    let (levels, driven) = (LEVELS[0].load(Relaxed), !LEVELS[1].load(Relaxed));
+    if levels & driven & 1 << 3 != 0 || !levels & driven & 1 << 4 != 0 {
+        refuse("the board is left with its card slot at 1.8 V, or without supply", levels.into());
+    }
 }
 
 /// Which register of a PL011 this is, and whether the cable is there.
@@ -189,27 +212,39 @@ pub fn write(address: u64, value: u32) {
         }
         RESET[(offset as usize - 0x1c) / 4].store(value & 0x00ff_ffff, Relaxed);
         if RESET[0].load(Relaxed) & 0x30 == 0x20 && RESET[2].load(Relaxed) != 0 {
+            check_card();
             // The partition to boot from is 63: stop.
             if RESET[1].load(Relaxed) & 0x555 == 0x555 { entry::power_off() } else { entry::reset() }
         }
         return;
     }
     if let Some(offset @ (4 | 8)) = within(address, PINS, 0x20) {
+        let (_, was_supplied) = slot_levels();
         let before = LEVELS[offset as usize / 4 - 1].swap(value, Relaxed);
         if (before ^ value) & !OUR_PINS != 0 {
             refuse("an always-on pin was changed that is RP1's or the power chip's", value.into());
+        }
+        match (was_supplied, slot_levels()) {
+            (true, (_, false)) => CUT_AT.store(entry::micros(), Relaxed),
+            (false, (_, true)) => {
+                if entry::micros() - CUT_AT.load(Relaxed) < SUPPLY_OFF {
+                    refuse("the card's supply was not off for 10 ms", value.into());
+                }
+                HEARD.store(0, Relaxed);
+            }
+            _ => {}
         }
         return;
     }
     if let Some(offset) = within(address, SD, 0x100) {
         if offset == 0x0c {
-            // Always-on pin 4 supplies the card, pin 3 would have it signal at 1.8 V, which QEMU's can't.
-            let (levels, inputs) = (LEVELS[0].load(Relaxed), LEVELS[1].load(Relaxed));
-            if levels >> 4 & 1 == 0 || inputs >> 4 & 1 == 1 {
+            HEARD.store(1, Relaxed);
+            let (low_voltage, supplied) = slot_levels();
+            if !supplied {
                 refuse("a command to a card without supply", value.into());
             }
-            if levels >> 3 & 1 == 1 || inputs >> 3 & 1 == 1 {
-                refuse("a command at 1.8 V to a card at 3.3 V", value.into());
+            if low_voltage {
+                refuse("a command at 1.8 V to a card at 3.3 V", value.into()); // QEMU's can't
             }
             if PIN_SELECT.load(Relaxed) & 3 != 2 {
                 refuse("a command while the pins are not a card's (SD_PIN_SEL)", value.into());

@@ -305,8 +305,10 @@ fn psci(x: &[u64]) -> u64 {
             CONTEXTS[core as usize].store(context, Relaxed);
             firmware(0xc400_0003, core, model_secondary as *const () as u64, core)
         }
-        0x8400_0008 => power_off(),
-        0x8400_0009 => reset(),
+        0x8400_0008 | 0x8400_0009 => {
+            board::check_card();
+            if x[0] == 0x8400_0008 { power_off() } else { reset() }
+        }
         _ => -1_i64 as u64, // NOT_SUPPORTED
     }
 }

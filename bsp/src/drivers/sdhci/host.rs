@@ -31,11 +31,39 @@ const SUPPLY_OFF: u64 = 10_000; // the supply must fall below 0.5 V for 1 ms (SD
 const SUPPLY_ON: u64 = 36_000; // it may take 35 ms to rise, and 1 ms of it must be stable (SD 6.4.1)
 const FIRST_CLOCKS: u64 = 2_000; // 74 clocks before CMD0 (SD 6.4.1.1): 370 µs at 200 kHz
 
-impl<B: Bus> Host for Sdhci<B> {
-    fn power_up(&mut self, power: &mut dyn CardPower) -> Result<(), HostError> {
+impl<B: Bus> Sdhci<B> {
+    /// Leaves slot and card as they are when a board is switched on, whatever was under way: signals at 3.3 V, and the card
+    /// without memory of anything, since its supply was cut. A card that signals at 1.8 V does so until then, over a restart,
+    /// too, and not every boot loader brings it back (Raspberry Pi 4 EEPROM release notes, 2022-12-07 and 2024-10-10).
+    ///
+    /// A controller that does not get out of its reset is left alone, the card is not.
+    pub fn give_back(&mut self, power: &mut dyn CardPower) {
+        if self.stop().is_ok() {
+            self.write(Register::Control, 0);
+        }
+        self.cut_supply(power);
+    }
+
+    /// Stops the controller, and with it the card's clock.
+    fn stop(&mut self) -> Result<(), HostError> {
         self.clock_hz = 0;
         self.pause(self.spacing()); // whoever drove it before may have written just now
-        self.reset(Clock::RESET_ALL::SET.value)?; // stops the card's clock, too
+        self.reset(Clock::RESET_ALL::SET.value)
+    }
+
+    /// Switches the card's supply off and, at 3.3 V, on again.
+    fn cut_supply(&mut self, power: &mut dyn CardPower) {
+        // Whatever the firmware says it did: a card that is off and taken for on would never answer.
+        let off = power.supply(false);
+        let level = power.signal_3v3();
+        self.pause(if level.is_ok() { SUPPLY_OFF.max(SETTLE_SIGNAL) } else { SUPPLY_OFF });
+        self.switchable = off.and(power.supply(true)).is_ok();
+    }
+}
+
+impl<B: Bus> Host for Sdhci<B> {
+    fn power_up(&mut self, power: &mut dyn CardPower) -> Result<(), HostError> {
+        self.stop()?;
         let version: LocalRegisterCopy<u32, Version::Register> =
             LocalRegisterCopy::new(self.bus.read(Register::Version));
         let version = version.read(Version::SPECIFICATION);
@@ -43,11 +71,7 @@ impl<B: Bus> Host for Sdhci<B> {
             return Err(HostError::TooOld { version });
         }
         self.write(Register::Control, 0);
-        // Whatever the firmware says it did: a card that is off and taken for on would never answer.
-        let off = power.supply(false);
-        let level = power.signal_3v3();
-        self.pause(if level.is_ok() { SUPPLY_OFF.max(SETTLE_SIGNAL) } else { SUPPLY_OFF });
-        self.switchable = off.and(power.supply(true)).is_ok();
+        self.cut_supply(power);
         self.write(Register::Control, (Control::BUS_POWER::SET + Control::VOLTAGE::V33).value);
         self.pause(SUPPLY_ON);
         self.write(Register::Control2, 0);
