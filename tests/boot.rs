@@ -635,6 +635,34 @@ fn on_virt_a_model_beyond_4_gib_answers_and_a_piece_that_no_stretch_of_ram_holds
 }
 
 #[test]
+fn virt_has_any_ram_and_what_lies_too_high_is_told() {
+    let digest = Here::new(tiny("Q4_0")).digest("hello");
+    // Nothing of it is there before it is used.
+    for (gib, free, told) in
+        [(40, 40_900, None), (300, 261_000, Some("Of 307200 MiB RAM 46080 MiB are not used"))]
+    {
+        let backend = format!("memory-backend-ram,id=mem,size={gib}G,reserve=off");
+        let mut rig = Rig::with_model(Machine::Virt, &tiny("Q4_0"), |machine| {
+            machine.with_memory(&format!("{gib}G")).with_extra(&[
+                "-object",
+                &backend,
+                "-M",
+                "memory-backend=mem",
+            ])
+        });
+        let banner = rig.prompt();
+        rig.holds(&banner, &format!("4 x Cortex-A76, {} MiB", gib * 1024));
+        assert_eq!(told, told.filter(|words| banner.contains(words)), "{banner}");
+        assert_eq!(banner.contains("not used"), told.is_some(), "{banner}");
+        rig.answers("digest hello", &digest);
+        let memory = rig.ask("mem");
+        let (_, most) = memory.split_once("free for a model: ").expect("what is free");
+        let most: u64 = most.split_once(" MiB").expect("in MiB").0.parse().expect("a number");
+        assert!((free - 500..free + 500).contains(&most), "{memory}");
+    }
+}
+
+#[test]
 fn a_card_on_pci_is_read_by_dma_or_by_the_core_and_gives_the_same_answers_as_on_the_pi_4() {
     let digest = Here::new(tiny("Q4_0")).digest("hello");
     let card = tiny_card();

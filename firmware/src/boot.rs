@@ -578,8 +578,8 @@ pub fn stack_use(core: usize) -> (u64, u64) {
     (top - bottom, top - bottom - free)
 }
 
-/// The map all cores use. Sixty-four tables: one of GiB, seventeen for 16 GiB of RAM and as many to show it in one stretch,
-/// two for the devices of a Raspberry Pi 5, the rest for the 2 MiB blocks in which rights change.
+/// The map all cores use. Sixty-four tables: one of GiB, which RAM needs no more of, where it fills them; seventeen to show 16 GiB
+/// in one stretch, two for the devices of a Raspberry Pi 5, the rest for the GiB and the 2 MiB blocks in which rights change.
 static TABLES: Tables<64> = Tables::new();
 
 /// Who has which RAM.
@@ -591,6 +591,8 @@ pub struct Layout {
     pub large: Ranges,
     /// What the boot loader keeps.
     pub reserved: Ranges,
+    /// Bytes of RAM that lie too high to be used.
+    pub left_out: u64,
     /// The device tree.
     pub tree: Option<Range<u64>>,
     /// The initial RAM disk.
@@ -624,7 +626,7 @@ pub fn take_memory(
     let large = memory::free_ranges(&plan.free, core::slice::from_ref(&heap));
     let large = large.into_iter().filter(|range| range.end - range.start >= memory::LARGE as u64).collect();
     let reserved = handoff.reserved.iter().cloned().collect();
-    Ok(Layout { heap, large, reserved, tree, initrd: plan.initrd })
+    Ok(Layout { heap, large, reserved, left_out: plan.left_out, tree, initrd: plan.initrd })
 }
 
 /// The register blocks of the board we are on. Puts them into the entry code's map, which is in use until

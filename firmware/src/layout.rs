@@ -20,6 +20,9 @@ pub const LINK_ADDRESS: u64 = 0x8_0000;
 /// touch it.
 pub const PAGE_ZERO: Range<u64> = 0..PAGE;
 
+/// RAM from here on is not used: QEMU's `virt` has its PCI bus there. A board has 16 GiB at most.
+pub const RAM_END: u64 = 256 << 30;
+
 /// Where the parts of the image are.
 #[derive(Clone, Debug)]
 pub struct Image {
@@ -54,6 +57,8 @@ pub struct Plan {
     pub free: Ranges,
     /// The long stretches of it, as they are mapped a second time.
     pub joined: Joined,
+    /// Bytes of RAM that lie too high to be used.
+    pub left_out: u64,
     /// The initial RAM disk, if it can be used.
     pub initrd: Option<Range<u64>>,
 }
@@ -80,11 +85,14 @@ impl Plan {
         for range in [&PAGE_ZERO, &board.monitor].into_iter().chain(board.peripherals) {
             others.push(range.clone()).map_err(|_| MapError::Full)?;
         }
+        let all = handoff.ram();
+        let mut banks = handoff.banks.clone();
+        banks.iter_mut().for_each(|bank| *bank = bank.start.min(RAM_END)..bank.end.min(RAM_END));
+        let left_out = all - banks.iter().map(|bank| bank.end - bank.start).sum::<u64>();
         // A RAM disk outside RAM would be read from nowhere, and what lay where our own zeroed data is now is gone.
         // Some boot loaders reserve its place: that is for us.
-        let within = |disk: &Range<u64>| {
-            handoff.banks.iter().any(|bank| bank.start <= disk.start && disk.end <= bank.end)
-        };
+        let within =
+            |disk: &Range<u64>| banks.iter().any(|bank| bank.start <= disk.start && disk.end <= bank.end);
         let initrd = handoff
             .initrd
             .clone()
@@ -97,7 +105,7 @@ impl Plan {
         }
         let mut map = Vec::new();
         let mut add = |range, access| map.push((range, access)).map_err(|_| MapError::Full);
-        for range in memory::free_ranges(&handoff.banks, &taken) {
+        for range in memory::free_ranges(&banks, &taken) {
             add(range, Access::Data)?;
         }
         if let Some(disk) = &initrd {
@@ -122,9 +130,9 @@ impl Plan {
         for range in tree.into_iter().chain(&initrd).chain([&image.all()]) {
             taken.push(range.clone()).map_err(|_| MapError::Full)?;
         }
-        let free = memory::free_ranges(&handoff.banks, &taken);
+        let free = memory::free_ranges(&banks, &taken);
         let joined = Joined::of(&free);
-        Ok(Self { map, free, joined, initrd })
+        Ok(Self { map, free, joined, left_out, initrd })
     }
 
     /// Has memory mapped that VideoCore has lent us for a picture: no RAM of ours.
@@ -221,8 +229,9 @@ mod tests {
             for (view, stretch) in plan.joined.views() {
                 assert!(plan.free.iter().any(|free| free.start <= stretch.start && stretch.end <= free.end));
                 for (seen, is) in [(view.start, stretch.start), (view.end - 1, stretch.end - 1)] {
-                    let entry = self.tables.walk(seen).unwrap();
-                    assert_eq!(entry & 0x0000_ffff_ffff_f000, is & !(BLOCK - 1), "in blocks");
+                    let entry = self.tables.walk(seen).unwrap() & 0x0000_ffff_ffff_f000;
+                    let gib = entry == is & !(GIB - 1) && seen % GIB == is % GIB;
+                    assert!(gib || entry == is & !(BLOCK - 1), "{entry:#x} is not in blocks");
                     assert_eq!(self.rights(seen), Some(Access::Data.bits()));
                 }
             }
@@ -276,6 +285,50 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// QEMU's virt with so many GiB.
+    fn virt(gib: u64) -> Tree {
+        Tree::default()
+            .begin("")
+            .bytes("compatible", b"linux,dummy-virt\0")
+            .cells("#address-cells", &[2])
+            .cells("#size-cells", &[2])
+            .begin("memory@40000000")
+            .cells("reg", &[0, 0x4000_0000, (gib >> 2) as u32, (gib << 30) as u32])
+            .end()
+            .end()
+    }
+
+    #[test]
+    fn any_ram_that_an_emulated_machine_can_have_is_mapped_or_left_out_and_told() {
+        let image = image(0x4008_0000);
+        for gib in [1, 2, 27, 28, 64, 128, 254, 255, 256, 500] {
+            let board = planned(virt(gib), &image);
+            board.check(&image, 0x8000_0000_0000..0x8000_4000_0000);
+            let used = gib.min(255);
+            assert!(board.free() > used * GIB - 64 * MIB, "{gib} GiB: {} free", board.free());
+            assert_eq!(board.plan.left_out, (gib - used) * GIB);
+            let last = GIB + used * GIB;
+            assert_eq!(board.rights(last - 1), Some(Access::Data.bits()));
+            assert_eq!(board.rights(last), None);
+            // A model of nearly all of it has a place.
+            assert!(memory::hold(&board.plan.free, &[used * GIB - 900 * MIB]), "{gib} GiB");
+        }
+    }
+
+    #[test]
+    fn of_ram_in_long_stretches_no_more_is_joined_than_the_largest_board_has() {
+        let long = |stretches: &[Range<u64>]| {
+            Joined::of(stretches)
+                .views()
+                .map(|(_, stretch)| stretch.end - stretch.start)
+                .collect::<std::vec::Vec<_>>()
+        };
+        assert_eq!(long(&[GIB..13 * GIB, 20 * GIB..32 * GIB]), [12 * GIB, 4 * GIB]);
+        assert_eq!(long(&[GIB..9 * GIB, 10 * GIB..18 * GIB, 20 * GIB..30 * GIB]), [8 * GIB, 8 * GIB]);
+        assert_eq!(long(&[GIB..2 * GIB, 3 * GIB..19 * GIB]), [], "one of them holds what all are joined for");
+        assert_eq!(long(&[0..4 * GIB, 5 * GIB..9 * GIB]), [4 * GIB, 4 * GIB]);
     }
 
     #[test]

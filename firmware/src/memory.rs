@@ -80,6 +80,8 @@ pub struct Joined {
 }
 
 impl Joined {
+    /// So much is joined at most: all RAM of the largest board. A stretch as long has no need of others.
+    const MOST: u64 = 16 << 30;
     /// Shorter stretches are crumbs.
     const SHORTEST: u64 = 64 << 20;
 
@@ -94,10 +96,16 @@ impl Joined {
             |range: &Range<u64>| range.start.next_multiple_of(mmu::BLOCK)..range.end & !(mmu::BLOCK - 1);
         let long = |range: &Range<u64>| range.end.saturating_sub(range.start) >= Self::SHORTEST;
         let mut stretches = Vec::new();
-        for range in free.iter().map(whole).filter(long) {
-            let _ = stretches.push(range); // with sixteen there is room enough
+        let mut left = Self::MOST;
+        for mut range in free.iter().map(whole).filter(long) {
+            range.end = range.end.min(range.start + left);
+            left -= range.end - range.start;
+            if !range.is_empty() {
+                let _ = stretches.push(range); // with sixteen there is room enough
+            }
         }
-        if stretches.len() < 2 { Self::none() } else { Self { stretches } }
+        let longest = free.iter().map(|range| range.end - range.start).max().unwrap_or(0);
+        if stretches.len() < 2 || longest >= Self::MOST { Self::none() } else { Self { stretches } }
     }
 
     /// Each stretch: the addresses where it can be had, and where it is.

@@ -14,9 +14,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
-/// Bytes of a block.
+/// Bytes of a block: an entry of a second table.
 pub const BLOCK: u64 = 2 << 20;
-/// Bytes an entry of the first table covers.
+/// Bytes an entry of the first table covers, a block of its own where all of them have the same rights.
 pub const GIB: u64 = 1 << 30;
 /// Entries of a table.
 const ENTRIES: usize = 512;
@@ -190,13 +190,25 @@ impl<const N: usize> Tables<N> {
         while at < range.end {
             let first = &self.tables[0];
             let slot = (at / GIB) as usize;
-            let second = match first.get(slot) {
-                0 => {
-                    let (entry, table) = self.fresh()?;
-                    first.set(slot, entry);
-                    table
+            let entry = first.get(slot);
+            let is_table = entry & (VALID | TABLE) == VALID | TABLE;
+            let whole = at.is_multiple_of(GIB) && behind.is_multiple_of(GIB);
+            if whole && range.end - at >= GIB && !is_table {
+                first.set(slot, if bits == 0 { 0 } else { at.wrapping_add(behind) | bits });
+                at += GIB;
+                continue;
+            }
+            let second = if is_table {
+                self.follow(entry)
+            } else {
+                let (pointer, table) = self.fresh()?;
+                if entry != 0 {
+                    for block in 0..ENTRIES {
+                        table.set(block, entry + block as u64 * BLOCK);
+                    }
                 }
-                entry => self.follow(entry),
+                first.set(slot, pointer);
+                table
             };
             let slot = (at % GIB / BLOCK) as usize;
             let entry = second.get(slot);
@@ -237,6 +249,9 @@ impl<const N: usize> Tables<N> {
         let first = self.tables[0].get((address / GIB) as usize);
         if first & VALID == 0 {
             return None;
+        }
+        if first & TABLE == 0 {
+            return Some(first);
         }
         let second = self.follow(first).get((address % GIB / BLOCK) as usize);
         if second & VALID == 0 {
@@ -442,6 +457,32 @@ mod tests {
         assert_eq!(entry & TABLE, 0);
         assert_eq!(entry & RIGHTS, Access::Data.bits());
         assert_eq!(map.walk(0x3b40_0000), None);
+    }
+
+    #[test]
+    fn whole_gib_need_no_tables_until_rights_change_within() {
+        let map = tables::<4>();
+        map.map(GIB..400 * GIB, Access::Data).unwrap();
+        assert_eq!(map.used(), 1);
+        let entry = map.walk(300 * GIB + 12345).unwrap();
+        assert_eq!((entry & ADDRESS, entry & TABLE, entry & RIGHTS), (300 * GIB, 0, Access::Data.bits()));
+        assert_eq!((map.walk(GIB - 1), map.walk(400 * GIB)), (None, None));
+        // A block, and a page of another, have other rights; all around stays as it was.
+        map.map(7 * GIB + BLOCK..7 * GIB + 2 * BLOCK, Access::Constants).unwrap();
+        map.forbid(7 * GIB + 5 * PAGE..7 * GIB + 6 * PAGE).unwrap();
+        assert_eq!(map.used(), 3);
+        let rights = |address| map.walk(address).map(|entry| (entry & ADDRESS, entry & RIGHTS));
+        assert_eq!(rights(7 * GIB + BLOCK), Some((7 * GIB + BLOCK, Access::Constants.bits())));
+        assert_eq!(rights(7 * GIB + 5 * PAGE), None);
+        for address in [7 * GIB, 7 * GIB + 6 * PAGE, 7 * GIB + 2 * BLOCK, 8 * GIB - BLOCK] {
+            assert_eq!(rights(address), Some((address, Access::Data.bits())));
+        }
+        assert_eq!(rights(8 * GIB), Some((8 * GIB, Access::Data.bits())));
+        // Elsewhere, too, where both lie on such borders; and a whole GiB is taken out again.
+        map.map_onto(JOINED.start..JOINED.start + 3 * GIB, 2 * GIB, Access::Data).unwrap();
+        assert_eq!(rights(JOINED.start + GIB + 1), Some((3 * GIB, Access::Data.bits())));
+        map.forbid(9 * GIB..10 * GIB).unwrap();
+        assert_eq!((rights(9 * GIB), map.used()), (None, 3));
     }
 
     #[test]

@@ -27,8 +27,8 @@ use embodios_bsp::handoff::Handoff;
 use embodios_bsp::storage::StorageError;
 use embodios_firmware::light::Signal;
 use embodios_firmware::{
-    CoreReport, Counters, FileEntry, Interrupts, NoInterrupts, Platform, Region, Stack, Status, Terminal,
-    Waits, memory,
+    CoreReport, Counters, FileEntry, Interrupts, Mib, NoInterrupts, Platform, Region, Stack, Status,
+    Terminal, Waits, memory,
 };
 
 use self::board::{DEVICES, clock, mailbox, switch_off_board};
@@ -434,6 +434,12 @@ pub fn report(handoff: &Handoff, layout: &Layout, here: &[bool], begun: &Begun) 
     let (deaf, cores) = (TEAM.deaf(), TEAM.width());
     if deaf > 0 {
         say(format!("{}\r\n", NoInterrupts { deaf, cores }));
+    }
+    if layout.left_out > 0 {
+        let (all, left_out) = (Mib(handoff.ram()), Mib(layout.left_out));
+        say(format!(
+            "Of {all} RAM {left_out} are not used: they lie above the first 256 GiB of addresses.\r\n"
+        ));
     }
     if handoff.incomplete {
         say(String::from(
