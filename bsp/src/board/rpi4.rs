@@ -1,7 +1,8 @@
 //! Raspberry Pi 4 family: BCM2711 in low-peripheral mode, the default hand-over of its boot loader.
 //!
-//! Sources: BCM2711 ARM Peripherals (bus 0x7e000000 is seen at 0xfe000000), the device tree `bcm2711.dtsi`
-//! (interrupts: shared peripheral interrupt + 32), and the boot stub `armstub8.S` (release words).
+//! Sources: BCM2711 ARM Peripherals, section 1.2 (bus 0x7e000000 is seen at 0xfe000000); the device trees `bcm2711.dtsi`, `bcm283x.dtsi`
+//! (interrupts: shared peripheral interrupt + 32) and `bcm2711-rpi-4-b.dts` (the light); the boot stub `armstub8.S` of
+//! `raspberrypi/tools` (its memory, release words); Cortex-A72 TRM 4.3.1 (MIDR_EL1).
 
 use super::{Board, Start};
 use crate::drivers::led::Pin;
@@ -16,7 +17,7 @@ pub const BOARD: Board = Board {
     peripherals: &[0xfc00_0000..0x1_0000_0000],
     monitor: 0..0x1000, // the stub, which ends in the spin table
     pl011: (0xfe20_1000, 153),
-    pl011_clock: Some(48_000_000), // the boot loader's `init_uart_clock`
+    pl011_clock: Some(48_000_000), // Raspberry Pi documentation, "Boot options", `init_uart_clock`
     stepping: None,
     header_uart: &[],
     mini_uart: Some((0xfe21_5000, 125)),

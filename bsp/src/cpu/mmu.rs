@@ -1,11 +1,12 @@
 //! Memory: page tables built in ordinary memory, and cache maintenance.
 //!
 //! One identity map, 39-bit addresses, 4 KiB granule; above it, in [`JOINED`], the stretches of RAM once more, one right
-//! behind the other. RAM is mapped in 2 MiB blocks (both boards' TLBs and
-//! prefetchers like them best); where neighbours need different rights, such as the image with its guard
-//! pages, a block is split into 4 KiB pages. What is not mapped faults.
+//! behind the other. RAM is mapped in 2 MiB blocks, which the TLBs of both boards hold at every level, and which a
+//! Cortex-A72's prefetcher runs through (at 4 KiB pages it stops at each); where neighbours need different rights, such as
+//! the image with its guard pages, a block is split into 4 KiB pages. What is not mapped faults.
 //!
-//! Source: Arm DDI 0487, D8 "The AArch64 Virtual Memory System Architecture".
+//! Sources: Arm DDI 0487, D8 "The AArch64 Virtual Memory System Architecture"; Cortex-A72 TRM (100095) 5.2.3 and 7.4,
+//! Cortex-A76 TRM (100798) A5.2.
 #![allow(unsafe_code)] // cache maintenance and the switch of tables are instructions
 
 use core::fmt;

@@ -5,7 +5,7 @@
 //! On a PC the clock is made up: each look at it costs a microsecond, so deadlines pass in tests; or it is that of the machine
 //! that a test has put in place.
 //!
-//! Source: Arm DDI 0487, D12 "The Generic Timer".
+//! Sources: Arm DDI 0487, D12 "The Generic Timer"; `raspberrypi/tools` `armstub8.S` and TF-A `plat/rpi` for the boards' frequency.
 
 use core::ops::Add;
 use core::time::Duration;

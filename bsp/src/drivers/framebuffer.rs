@@ -15,8 +15,9 @@
 //!
 //! Greys have as much red as blue, so it never matters in which order a firmware has them.
 //!
-//! Sources: Raspberry Pi firmware wiki, "Mailbox property interface", frame buffer tags; Raspberry Pi
-//! documentation for `hdmi_force_hotplug`; STREAM on a Pi 4 with and without a display.
+//! Sources: Raspberry Pi firmware wiki, "Mailbox property interface", frame buffer tags; Linux `raspberrypi-firmware.h` for
+//! the number of displays; Raspberry Pi documentation for `hdmi_force_hotplug`; STREAM on a Pi 4 with and without a display
+//! (sci-pi.org.uk/bench/stream.html).
 
 use core::fmt;
 use core::ops::Range;

@@ -7,8 +7,10 @@
 //! VideoCore may write there long after we gave up waiting. It has not answered a tag unless *that tag's* word says so: the code for the
 //! whole buffer reads "success" even when no tag was known.
 //!
-//! Sources: Raspberry Pi firmware wiki, "Mailbox property interface"; BCM2711 ARM Peripherals for the registers;
-//! VideoCore sees RAM below 1 GiB at 0xc0000000.
+//! Sources: Raspberry Pi firmware wiki, "Mailbox property interface" and "Accessing mailboxes"; Linux
+//! `drivers/mailbox/bcm2835-mailbox.c` for the registers, which the BCM2711's manual does not have,
+//! `include/soc/bcm2835/raspberrypi-firmware.h` for tags that the wiki lacks, `drivers/clk/bcm/clk-raspberrypi.c` for the
+//! clocks' numbers; the device tree `bcm283x.dtsi` (`dma-ranges` of `soc`): VideoCore sees RAM below 1 GiB at 0xc0000000.
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -40,8 +42,8 @@ const FULL: u32 = 1 << 31;
 const CHANNEL: u32 = 8;
 const SUCCESS: u32 = 0x8000_0000;
 const ANSWERED: u32 = 1 << 31;
-/// How long VideoCore may take. Ordinary answers take well under a millisecond; some power tags tens.
-const ANSWER_LIMIT: Duration = Duration::from_millis(500);
+/// How long VideoCore may take: as long as Linux (`drivers/firmware/raspberrypi.c`) and U-Boot (`mach-bcm283x/mbox.c`) wait.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// Words of the largest request: four cache lines.
 const WORDS: usize = 64;
@@ -229,7 +231,8 @@ pub enum Clock {
     Emmc2 = 12,
 }
 
-/// What is behind the GPIO expander: firmware pin numbers.
+/// What is behind the GPIO expander: the firmware's numbers, 128 and the line. Sources: Linux `gpio-raspberrypi-exp.c`; the device
+/// tree `bcm2711-rpi-4-b.dts` (lines 4 and 6 of `expgpio`, and the regulators `sd_io_1v8_reg` and `sd_vcc_reg`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpanderPin {
     /// SD card signalling: 1 is 1.8 V, 0 is 3.3 V; settles in 5 ms.
@@ -358,7 +361,8 @@ impl<P: Port> Mailbox<P> {
         self.by_id(0x0003_0006, 0).map(|milli| milli as i32)
     }
 
-    /// Throttle bits: 0 under-voltage, 1 frequency capped, 2 throttled, 3 soft limit; 16-19 the same since start.
+    /// Throttle bits: 0 under-voltage, 1 frequency capped, 2 throttled, 3 soft limit; 16-19 the same since start. Source: Raspberry
+    /// Pi documentation, `vcgencmd get_throttled`.
     pub fn throttled(&self) -> Result<u32, MailboxError> {
         self.ask(0x0003_0046, &[0]).map(|[bits]| bits)
     }

@@ -3,9 +3,9 @@
 //! 8 data bits, no parity. The baud rate is the VPU core clock / (8 × (divisor + 1)), so the core clock (Hz)
 //! must be pinned in `config.txt` (`enable_uart=1`) or the speed drifts under load.
 //!
-//! Source: BCM2711 ARM Peripherals, section 2.2. The manual's table swaps the two interrupt-enable bits
-//! (receive is bit 0) and misses that data length 8 needs both low bits of the line register: the lines below
-//! follow the chip.
+//! Source: BCM2711 ARM Peripherals, section 2.2. The manual's table has been wrong about the two interrupt-enable bits
+//! (receive is bit 0) and about the line register (8 bits of data are both low bits). The chip is a 16550 in these: so Linux
+//! drives it (`8250_bcm2835aux.c` with `UART_IER_RDI` and `UART_LCR_WLEN8` of `serial_reg.h`), and so do the lines below.
 
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::{LocalRegisterCopy, register_bitfields, register_structs};

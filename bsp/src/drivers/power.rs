@@ -3,8 +3,8 @@
 //! A reset after ten 1/65536 s ticks restarts the board; with the halt partition noted first, the boot loader
 //! stops instead of starting us again, which is as off as a Raspberry Pi 4 gets.
 //!
-//! Source: the watchdog driver and `bcm2835.h` of other bare-metal code for these boards; Broadcom's manual has
-//! no chapter on the PM block. Every write carries the password 0x5a in bits 31:24.
+//! Source: Linux `drivers/watchdog/bcm2835_wdt.c` (registers, password 0x5a in bits 31:24 of every write, ten ticks, partition 63),
+//! and TF-A `plat/rpi/common/rpi3_pm.c`, which does the same on a Raspberry Pi 5; Broadcom's manual has no chapter on the PM block.
 
 use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::register_structs;

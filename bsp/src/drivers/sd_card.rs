@@ -1,10 +1,10 @@
 //! The SD card protocol over any host controller: which card is it, and what is in block N.
 //!
-//! Identification at 400 kHz and 3.3 V, then four data lines and, where the card can, the 50 MHz
-//! high-speed mode; where the slot can be switched to 1.8 V, too, what UHS-I has of more: 208 MHz (SDR104, 100 MB/s), or 50 MHz on
-//! both edges (DDR50, 50 MB/s), or 100 MHz (SDR50). A card that fails at one is started again with the next. Blocks are 512 bytes on every card; standard-capacity cards (up to 2 GB) are
-//! addressed in bytes, all later ones in blocks. Cards are only read: writing adds CMD24 and CMD25
-//! beside CMD17 and CMD18, and changes nothing that is here.
+//! Identification at 400 kHz and 3.3 V, then four data lines and, where the card can, the 50 MHz high-speed mode; where the
+//! slot can be switched to 1.8 V, too, what UHS-I has of more: 208 MHz (SDR104, 100 MB/s), or 50 MHz on both edges (DDR50,
+//! 50 MB/s), or 100 MHz (SDR50). A card that fails at one is started again with the next. Blocks are 512 bytes on every
+//! card; standard-capacity cards (up to 2 GB) are addressed in bytes, all later ones in blocks. Cards are only read:
+//! writing adds CMD24 and CMD25 beside CMD17 and CMD18, and changes nothing that is here.
 //!
 //! Source: SD Specifications Part 1, Physical Layer Simplified Specification 9.00 ("SD" below).
 
@@ -178,7 +178,7 @@ const SLOWEST_HZ: u32 = 6_000_000; // retries do not go below a quarter of defau
 const READY: u64 = 1_000_000; // SD 4.2.3: ACMD41 is done within 1 s of the first
 const ASK_AGAIN: u64 = 1_000; // between two ACMD41
 const RECOVER: u64 = 500_000; // a card may be busy that long after CMD12
-const START_ATTEMPTS: u32 = 3; // EMMC2 has been seen to need a second reset
+const START_ATTEMPTS: u32 = 3; // EMMC2 has been seen to need a second reset: Circle `addon/SDCard/emmc.cpp` tries as often
 const READ_ATTEMPTS: u32 = 4; // tries that bring no new block before a read is given up
 const FAILURES: u32 = 32; // tries in all for one call, whatever they bring
 const READ_BACK: usize = 2; // blocks in the controller's buffer: EMMC2 has 1 KiB
@@ -256,7 +256,7 @@ impl<H: Host> SdCard<H> {
                 return Err(CardError::Refused { command: 16, status: response.short });
             }
         }
-        // ACMD51 has been seen to time out on a Pi 4; a card whose SCR stays unknown works all the
+        // ACMD51 has been seen to time out on a Pi 4 (Circle `addon/SDCard/emmc.cpp`); a card whose SCR stays unknown works all the
         // same: four lines are mandatory for memory cards (SD 3.6.1), only high speed is passed over.
         let configuration = self.configuration();
         self.application_command(6, 0b10)?; // SET_BUS_WIDTH: four lines

@@ -45,7 +45,7 @@ const TUNING_BLOCKS: usize = 40;
 pub const LARGEST_TRANSFER: usize = 65_535;
 
 // Deadlines, microseconds.
-const RESET: u64 = 1_000_000; // SDHCI gives none; other drivers wait from 100 ms to 1 s
+const RESET: u64 = 1_000_000; // SDHCI gives none; Linux and U-Boot `sdhci.c` wait 100 ms, Circle `emmc.cpp` 1 s
 const LINES_FREE: u64 = 500_000; // a busy card may hold DAT0 for 250 ms (SD 4.6.2.2)
 const ANSWER: u64 = 100_000; // 64 SD clocks (SD 4.12), 320 µs at the slowest clock; generous
 const BUSY: u64 = 500_000; // as LINES_FREE
@@ -90,7 +90,7 @@ pub struct Sdhci<B> {
 }
 
 impl<B: Bus> Sdhci<B> {
-    /// `base_hz` is the clock that feeds the controller (Pi 4: mailbox clock 12, usually 100 MHz);
+    /// `base_hz` is the clock that feeds the controller (Pi 4: mailbox clock 12, 100 MHz as Circle's `emmc.cpp` has it);
     /// without it the controller's own capabilities are believed. Touches nothing yet.
     pub const fn new(bus: B, base_hz: Option<u32>) -> Self {
         Self {
@@ -122,8 +122,8 @@ impl<B: Bus> Sdhci<B> {
         &mut self.bus
     }
 
-    /// Pause between two register writes in microseconds: four SD clocks while two of them take longer
-    /// than the access itself, some 100 ns; none at full speed.
+    /// Pause between two register writes in microseconds: four SD clocks, or 10 µs while it stands still, as in Linux
+    /// (`sdhci_iproc_writel`), which leaves it out above 400 kHz; we do above 20 MHz, where two of them are 100 ns.
     fn spacing(&self) -> u64 {
         match self.clock_hz {
             0 => 10,

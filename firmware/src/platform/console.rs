@@ -20,12 +20,14 @@ use crate::{boot, lamp};
 
 /// Speed of the console.
 const BAUD: u32 = 115_200;
-/// A Raspberry Pi 4's VPU core clock with `enable_uart=1`, if VideoCore does not say.
+/// A Raspberry Pi 4's VPU core clock in hertz, if VideoCore does not say: `core_freq` (Raspberry Pi documentation, "Overclocking
+/// options"), at which `enable_uart=1` holds it (`raspberrypi/documentation`, issue 1614).
 const CORE_CLOCK: u32 = 500_000_000;
 /// Why the header's UART can't be the console.
 pub const NO_HEADER_UART: &str = "No UART answers behind RP1, a Raspberry Pi 5's: put `enable_rp1_uart=1` and `pciex4_reset=0` \
                               into config.txt. The console is the pl011.";
-/// Longest sleep at the prompt where the receiver has to be looked at: at 115200 baud its 32 bytes take 2.8 ms.
+/// Longest sleep at the prompt where the receiver has to be looked at: at 115200 baud its 32 bytes (Arm DDI 0183, 1.1, "Features")
+/// take 2.8 ms.
 const SHORT_NAP: Duration = Duration::from_millis(2);
 /// Longest sleep at the prompt.
 const NAP: Duration = Duration::from_millis(10);

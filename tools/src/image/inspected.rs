@@ -148,12 +148,14 @@ fn one_config_txt_serves_both_boards_by_sections() {
     let text = fs::read_to_string(crate::project::root().join("config.txt")).unwrap();
     let mut section = "all";
     let mut keys = Vec::new();
+    for line in text.lines() {
+        assert!(line.len() <= 98, "the boot loader reads lines of at most 98 characters: {line}");
+    }
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         match line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             Some(name) => section = name,
             None => keys.push((section, line)),
         }
-        assert!(line.len() <= 98, "the boot loader reads lines of at most 98 characters: {line}");
     }
     for wanted in [
         ("all", "arm_64bit=1"),
