@@ -561,11 +561,12 @@ pub(crate) mod tests {
             values[0] = tag;
             Some(4)
         });
-        core.late.set(600_000);
+        let limit = ANSWER_LIMIT.as_micros() as u32; // a look costs a microsecond
+        core.late.set(limit + limit / 5);
         assert_eq!(Mailbox::new(&core).revision(), Err(MailboxError::Silent));
         core.written.set(false); // what it wrote meanwhile is nobody's
         assert_eq!(Mailbox::new(&core).throttled(), Ok(0x0003_0046));
-        core.late.set(2_000_000);
+        core.late.set(limit * 4);
         assert_eq!(Mailbox::new(&core).revision(), Err(MailboxError::Silent));
         assert_eq!(
             Mailbox::new(&core).revision(),
