@@ -17,6 +17,8 @@ const NO_TREE: u32 = 1;
 const STEPPING_C1: u32 = 2;
 const CABLE_AT_THE_HEADER: u32 = 4;
 const RP1_CLOSED: u32 = 8;
+const OLDER_WINDOW: u32 = 16;
+const SYSTEM_ERRORS: u32 = 32;
 
 /// A Raspberry Pi 5 with 4 GiB, with this model brought by its boot loader, if any.
 fn pi5(model: &[u8], arguments: &str, wishes: u32) -> Rig {
@@ -135,8 +137,30 @@ fn the_header_of_a_raspberry_pi_5_is_the_console_where_that_is_asked_for_and_rp1
     let banner = rig.prompt();
     rig.holds(&banner, "No UART answers behind RP1");
     rig.answers("set console rp1", "`enable_rp1_uart=1` and `pciex4_reset=0`");
+    // An older boot loader has RP1 in the other window.
+    let mut rig = pi5(&[], "console=rp1", CABLE_AT_THE_HEADER | OLDER_WINDOW);
+    rig.prompt();
+    rig.answers("help", "selftest");
     // On other boards there is none to be looked for.
     let mut rig = Rig::boot_with(None, |machine| machine);
     rig.prompt();
     rig.answers("set console rp1", "No UART answers behind RP1");
+}
+
+#[test]
+fn a_window_that_answers_with_a_system_error_is_one_in_which_rp1_is_not() {
+    // Closed: by the boot arguments, and by the same setting at the prompt, when system errors are no longer masked.
+    let mut rig = pi5(&tiny("Q4_0"), "console=rp1", RP1_CLOSED | SYSTEM_ERRORS);
+    let banner = rig.prompt();
+    rig.holds(&banner, "No UART answers behind RP1");
+    rig.holds(&banner, "The console is the pl011.");
+    rig.holds(&banner, "tiny is loaded");
+    let mut rig = pi5(&[], "", RP1_CLOSED | SYSTEM_ERRORS);
+    rig.prompt();
+    rig.answers("set console rp1", "No UART answers behind RP1");
+    rig.answers("help", "selftest");
+    // Open, and in the second window that is tried.
+    let mut rig = pi5(&[], "console=rp1", CABLE_AT_THE_HEADER | OLDER_WINDOW | SYSTEM_ERRORS);
+    rig.prompt();
+    rig.answers("help", "selftest");
 }

@@ -3,7 +3,7 @@
 //! An interrupt saves what Rust may change and calls the handler that [`install`] named. Everything else is
 //! a fault: the core moves to its own fault stack (the one it ran on may be what broke), keeps all registers
 //! in a [`Frame`] and calls the fault handler, which prints and does not return. Only in the few lines of
-//! `guarded`, which try a register that need not be there, a fault leads on to their end.
+//! `guarded`, which try a register that need not be there, a fault or a system error leads on to their end.
 //!
 //! Source: Arm DDI 0487, D1.10 (vectors), D17.2.37 (ESR_EL1).
 #![allow(unsafe_code)] // vectors are assembly; the handlers it calls are told a raw frame
@@ -239,11 +239,15 @@ core::arch::global_asm!(
         FAULT 15
 
     embodios_keep_fault:
-        cmp     x1, #4                  // synchronous, in our own code
-        b.ne    1f
-        mrs     x0, elr_el1
         adrp    x2, embodios_guarded_start
         add     x2, x2, :lo12:embodios_guarded_start
+        cmp     x1, #4                  // synchronous, in our own code …
+        b.eq    2f
+        adrp    x2, embodios_guarded_load
+        add     x2, x2, :lo12:embodios_guarded_load
+        cmp     x1, #7                  // … or a system error there, which a load alone allows for
+        b.ne    1f
+    2:  mrs     x0, elr_el1
         cmp     x0, x2
         b.lo    1f
         adrp    x2, embodios_guarded_end

@@ -1,7 +1,10 @@
 //! Instructions that may fault: registers that a core or a board need not have.
 //!
 //! A fault in these few lines, at EL1 (`exception`) or taken at EL2 (`firmware` boot.rs), goes on at their end, and is a
-//! result instead of last words. Errors that the bus reports later on (SError) are not caught.
+//! result instead of last words. So is an error that the bus reports later on (SError), within a quarter of a millisecond after a
+//! load: the window in which RP1 is not may answer so (a Raspberry Pi 5's; seen on a board by others).
+//!
+//! Source: Arm DDI 0487, D1 (asynchronous exceptions, PSTATE.A): an SError that PSTATE.A masks stays pending, and is taken once it is unmasked.
 #![allow(unsafe_code)] // instructions, and the addresses that they try
 
 /// Clears and sets bits of a Cortex-A72's CPUECTLR_EL1 and gives what it then reads; none if the access trapped.
@@ -27,7 +30,7 @@ pub(super) fn write_extended_control(clear: u64, set: u64) -> Option<u64> {
     }
 }
 
-/// What a 32-bit register reads; none where the bus reports an error at once.
+/// What a 32-bit register reads; none where the bus reports an error, at once or soon after.
 ///
 /// # Safety
 /// `address` must be mapped as device memory, aligned, and reading what may be there must do no harm.
@@ -38,8 +41,11 @@ pub unsafe fn load(address: usize) -> Option<u32> {
         // SAFETY: the caller vouches for the address; a fault leads to the end of the function called.
         unsafe {
             core::arch::asm!(
+                "mrs x6, daif",
                 "bl embodios_guarded_load",
-                inout("x0") address as u64 => value, out("x1") done, out("x2") _, out("x3") _, out("x30") _,
+                "msr daif, x6",
+                inout("x0") address as u64 => value, out("x1") done, out("x2") _, out("x3") _, out("x4") _,
+                out("x6") _, out("x30") _,
                 options(nostack),
             );
         }
@@ -71,7 +77,7 @@ pub fn trap_on_purpose() -> bool {
     true
 }
 
-// Between the two labels a fault is a result: `exception` goes on at the second. x1 is 0 until all was done.
+// Between start and end a fault is a result: `exception` goes on at the end. x1 is 0 until all was done.
 #[cfg(target_os = "none")]
 core::arch::global_asm!(
     r#"
@@ -93,15 +99,24 @@ core::arch::global_asm!(
         mrs     x0, S3_1_C15_C2_1
         mov     x1, #1
         ret
-    embodios_guarded_load:
-        mov     x1, xzr
-        ldr     w0, [x0]
-        dsb     sy                      // the answer is here, or the error
-        mov     x1, #1
-        ret
     embodios_guarded_undefined:
         mov     x1, xzr
         udf     #0
+        mov     x1, #1
+        ret
+    embodios_guarded_load:              // from here on an SError is a result, too; the caller puts DAIF back
+        mov     x1, xzr
+        msr     daifclr, #4
+        isb
+        ldr     w0, [x0]
+        dsb     sy                      // the answer is here, or the error …
+        mrs     x2, cntfrq_el0
+        mrs     x3, cntpct_el0
+        add     x2, x3, x2, lsr #12
+    1:  isb                             // … or it comes now
+        mrs     x4, cntpct_el0
+        cmp     x4, x2
+        b.lo    1b
         mov     x1, #1
     embodios_guarded_end:
         ret

@@ -133,7 +133,7 @@ pub fn wait_for_interrupt() {
 
 /// Whether an interrupt is pending at this core, also when interrupts are masked.
 ///
-/// Source: Arm DDI 0487, ISR_EL1: "the interrupt pending status", whatever PSTATE masks.
+/// Source: Arm DDI 0487, ISR_EL1: what pends at the core, whatever PSTATE masks.
 pub fn interrupt_pending() -> bool {
     #[cfg(target_os = "none")]
     {

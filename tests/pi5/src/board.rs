@@ -10,9 +10,8 @@ use crate::entry::{self, RAM};
 const PL011: u64 = 0x0900_0000;
 
 const UART10: u64 = 0x10_7d00_1000;
-/// RP1's UART0 on the header, and the window in which RP1 is not.
-const HEADER: u64 = 0x1c_0003_0000;
-const WRONG_WINDOW: u64 = 0x1f_0003_0000;
+/// RP1's UART0 on the header, in the window that newer and in the one that older boot loaders give RP1.
+const HEADERS: [u64; 2] = [0x1c_0003_0000, 0x1f_0003_0000];
 const MAILBOX: u64 = 0x10_7c01_3880;
 const POWER: u64 = 0x10_7d20_0000;
 const PINS: u64 = 0x10_7d51_7c00;
@@ -126,7 +125,8 @@ pub fn check_card() {
 fn uart(address: u64) -> Option<(u64, bool)> {
     let at_header = entry::wishes() & 4 != 0;
     let open = entry::wishes() & 8 == 0;
-    match (within(address, UART10, 0x1000), within(address, HEADER, 0x1000)) {
+    let header = HEADERS[usize::from(entry::wishes() & 16 != 0)];
+    match (within(address, UART10, 0x1000), within(address, header, 0x1000)) {
         (Some(offset), _) => Some((offset, !at_header)),
         (_, Some(offset)) if open => Some((offset, at_header)),
         _ => None,
@@ -144,7 +144,11 @@ pub fn read(address: u64) -> u32 {
             _ => unsafe { device(PL011 + offset).read_volatile() },
         };
     }
-    if within(address, HEADER, 0x1000).or(within(address, WRONG_WINDOW, 0x1000)).is_some() {
+    // The window in which RP1 is not, or that of a closed RP1.
+    if HEADERS.iter().any(|&header| within(address, header, 0x1000).is_some()) {
+        if entry::wishes() & 32 != 0 {
+            entry::raise_system_error();
+        }
         return 0xdead_dead;
     }
     if let Some(offset) = within(address, MAILBOX, 0x40) {

@@ -12,7 +12,8 @@ const RAM_GIB: u64 = 4;
 const IMAGE: u64 = 0x8_0000;
 const TREE: u64 = 0x2eff_0000;
 /// A word outside the guest's RAM by which a test asks for another board: bit 0 hands no device tree over, bit 1 is
-/// stepping C1, bit 2 plugs the cable into the header, bit 3 lets the boot loader close RP1.
+/// stepping C1, bit 2 plugs the cable into the header, bit 3 lets the boot loader close RP1, bit 4 has an older one that
+/// gives it the other window, and bit 5 has a load from a window in which RP1 is not raise an SError, too.
 const WISHES: u64 = 0x7fff_0000;
 /// TF-A's part of RAM: an access ends the run.
 const MONITOR_END: u64 = 0x8_0000;
@@ -201,6 +202,15 @@ pub fn wishes() -> u32 {
     unsafe { (WISHES as *const u32).read_volatile() }
 }
 
+/// Second stage on, SMC trapped, EL1 is 64-bit; interrupts are the guest's, and so are system errors, as far as they are
+/// [`raise_system_error`]'s.
+const CONTROL: u64 = 1 | 1 << 1 | 1 << 5 | 1 << 19 | 1 << 31;
+
+/// Has a system error pend at the guest, on the core that has trapped: HCR_EL2.VSE, which the guest's taking it clears.
+pub fn raise_system_error() {
+    write!("hcr_el2", CONTROL | 1 << 8);
+}
+
 /// The system timer's count: microseconds.
 pub fn micros() -> u64 {
     read!("cntpct_el0") * 1_000_000 / read!("cntfrq_el0").max(1) // for three days
@@ -237,8 +247,7 @@ extern "C" fn model_start(core: usize) -> u64 {
     // 39 bits of address from the first level on, 40 bits behind it, cached inner-shareable walks.
     write!("vtcr_el2", 25_u64 | 1 << 6 | 1 << 8 | 1 << 10 | 3 << 12 | 2 << 16 | 1 << 31);
     write!("vttbr_el2", FIRST.0.as_ptr() as u64);
-    // Second stage on, SMC trapped, EL1 is 64-bit; interrupts are the guest's.
-    write!("hcr_el2", 1_u64 | 1 << 1 | 1 << 19 | 1 << 31);
+    write!("hcr_el2", CONTROL);
     // The core says of itself what one of a BCM2712 says: multi-threaded, counted in affinity level 1.
     write!("vmpidr_el2", 0x8100_0000_u64 | (core as u64) << 8);
     write!("vpidr_el2", read!("midr_el1"));
