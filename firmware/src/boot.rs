@@ -84,10 +84,11 @@ core::arch::global_asm!(
         b.lo    1b
         dsb     sy
 
-        // The first map: one table of 1 GiB entries, four of 2 MiB blocks for the first 4 GiB, empty.
+        // The first map: one table of 1 GiB entries, four of 2 MiB blocks for the first 4 GiB, one of pages for the
+        // first block, which the image shares with a Raspberry Pi 5's secure monitor. Empty.
         ADDRESS x9, __early_tables
         mov     x0, x9
-        add     x1, x9, #5 * 4096
+        add     x1, x9, #6 * 4096
     1:  stp     xzr, xzr, [x0], #16
         cmp     x0, x1
         b.lo    1b
@@ -100,16 +101,18 @@ core::arch::global_asm!(
         str     x0, [x9, #16]
         add     x0, x0, #4096
         str     x0, [x9, #24]
+        add     x0, x0, #4096
+        str     x0, [x10, #0]
 
         mov     x11, #0x701             // block, normal memory, inner shareable, accessed
         movk    x11, #0x40, lsl #48     // not for user code
         ADDRESS x0, __image_start
         ADDRESS x1, __image_end
-        bl      map_blocks
+        bl      map_early
         mov     x0, x26                 // a device tree is at most 2 MiB long
         cbz     x0, 1f
         add     x1, x0, #0x200000
-        bl      map_blocks
+        bl      map_early
     1:  mrs     x2, midr_el1
         ubfx    x2, x2, #4, #12
         mov     x3, #0xd08
@@ -117,10 +120,10 @@ core::arch::global_asm!(
         b.ne    2f                      // not a Cortex-A72, so not a Raspberry Pi 4
         mov     x0, #0
         mov     x1, #0x1000
-        bl      map_blocks
+        bl      map_early
     2:
         mov     x0, x9                  // lines fetched meanwhile would hide the tables from the walker
-        add     x1, x9, #5 * 4096
+        add     x1, x9, #6 * 4096
         dsb     sy
     1:  dc      ivac, x0
         add     x0, x0, #64
@@ -206,21 +209,35 @@ core::arch::global_asm!(
 
     // ---- Common parts: no stack, no memory but what they are told ----------------------------------------
 
-    // Maps the 2 MiB blocks from x0 to below x1 within the first 4 GiB, with the attributes in x11. Tables: x10.
-    map_blocks:
-        lsr     x0, x0, #21
+    // Maps from x0 to below x1 within the first 4 GiB, with the attributes in x11: pages in the first 2 MiB, then whole
+    // blocks. Tables: x10.
+    map_early:
         sub     x1, x1, #1
-        lsr     x1, x1, #21
-    1:  cmp     x0, x1
-        b.hi    2f
-        cmp     x0, #2048
+        add     x3, x10, #4 * 4096
+    1:  lsr     x2, x0, #12
+        cmp     x2, #512
         b.hs    2f
+        cmp     x0, x1
+        b.hi    4f
+        lsl     x4, x2, #12
+        orr     x4, x4, x11
+        orr     x4, x4, #2              // a page
+        str     x4, [x3, x2, lsl #3]
+        add     x2, x2, #1
+        lsl     x0, x2, #12
+        b       1b
+    2:  lsr     x0, x0, #21
+        lsr     x1, x1, #21
+    3:  cmp     x0, x1
+        b.hi    4f
+        cmp     x0, #2048
+        b.hs    4f
         lsl     x2, x0, #21
         orr     x2, x2, x11
         str     x2, [x10, x0, lsl #3]
         add     x0, x0, #1
-        b       1b
-    2:  ret
+        b       3b
+    4:  ret
 
     // Stack of core x0, its fault stack's top for the vectors, and the vectors.
     own_stacks:
@@ -528,7 +545,7 @@ unsafe extern "C" {
     static __image_start: u8;
     static __constants_start: u8;
     static __data_start: u8;
-    static __early_tables: [AtomicU64; 5 * 512];
+    static __early_tables: [AtomicU64; 6 * 512];
     static __stacks_start: u8;
     static __image_end: u8;
     static embodios_embedded: u64;

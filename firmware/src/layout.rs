@@ -2,7 +2,8 @@
 //!
 //! RAM is what the boot loader told, less what is someone else's: VideoCore's share, the monitor's (the stub of a
 //! Raspberry Pi 4, TF-A on a Pi 5), what the device tree reserves. Nobody else's RAM is mapped at all, so that not even
-//! a guess of the processor reads there.
+//! a guess of the processor reads there. The entry code's map, which this one replaces, has the image and the 2 MiB blocks in
+//! which a device tree may be: what of those is reserved is known only once the tree was read.
 
 use core::ops::Range;
 

@@ -1,6 +1,6 @@
 //! The image on a Raspberry Pi 5, which nobody emulates: `tests/pi5` plays one on QEMU's virt machine.
 //!
-//! What the board would not forgive (a write to UART10's divisors, TF-A's memory, a register that is not there, a call for a
+//! What the board would not forgive (a write to UART10's divisors, TF-A's memory used or mapped, a register that is not there, a call for a
 //! core that is named wrongly) ends the run with a sentence that begins with PANIC, which fails any wait.
 
 use super::*;

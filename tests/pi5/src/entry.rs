@@ -322,9 +322,29 @@ fn psci(x: &[u64]) -> u64 {
     }
 }
 
+/// Refuses a guest whose map has a page of TF-A's memory: a guess of the core may read there, whatever the code does. One page
+/// at each look, and the one next to the image.
+fn check_map() {
+    static LOOKS: AtomicU64 = AtomicU64::new(0);
+    if read!("sctlr_el1") & 1 == 0 {
+        return; // without a map a core does not guess
+    }
+    let before = read!("par_el1");
+    for page in [LOOKS.fetch_add(1, Relaxed) % (MONITOR_END >> 12), (MONITOR_END >> 12) - 1] {
+        let address = page << 12;
+        // SAFETY: asks how the guest's own tables translate, which changes that register only.
+        unsafe { core::arch::asm!("at s1e1r, {}", "isb", in(reg) address, options(nostack)) };
+        if read!("par_el1") & 1 == 0 {
+            board::refuse("TF-A's memory is mapped", address);
+        }
+    }
+    write!("par_el1", before);
+}
+
 /// What the guest did that is ours to do.
 #[unsafe(no_mangle)]
 extern "C" fn model_trapped(x: &mut [u64; 31]) {
+    check_map();
     let esr = read!("esr_el2");
     match esr >> 26 & 0x3f {
         0x17 => x[0] = psci(x),
