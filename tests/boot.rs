@@ -225,6 +225,12 @@ fn patched(mut file: Vec<u8>, key: &str, words: &[u8], others: &[u8]) -> Vec<u8>
     file
 }
 
+/// Says past the harness, which shows nothing of a test that passes, what was not done and why.
+fn skipped(what: &str, why: &str) {
+    let line = format!("SKIPPED {what}: {why}\n");
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+}
+
 fn path_of_smollm2() -> PathBuf {
     models::resolve(models::DEFAULT).unwrap_or_else(|error| panic!("{error:#}"))
 }
@@ -404,7 +410,7 @@ fn a_card_for_both_boards_boots_from_its_own_files_as_a_boot_loader_would_take_t
     image::boot_files::add(&mut card, &boards, None).unwrap_or_else(|error| panic!("{error:#}"));
     let missing = image::boot_files::missing(&card, &boards);
     let (Some(mcopy), true) = (program("mcopy"), card.has("bcm2711-rpi-4-b.dtb")) else {
-        println!("SKIPPED: no mcopy, or {missing:?}: `cargo embodi setup` brings them");
+        skipped("a card's own files", &format!("no mcopy, or {missing:?}; `cargo embodi setup` brings them"));
         return;
     };
     let path = scratch.path().join("card.img");
@@ -517,7 +523,7 @@ fn smollm2_handed_over_in_memory_has_the_hosts_logits() {
 fn gemma_3_continues_a_text_as_on_the_pc() {
     let model = models::named(models::GEMMA).expect("it is in the catalog");
     if !model.is_here() {
-        println!("SKIPPED: {} is not here: `cargo embodi models fetch {}`", model.name, model.name);
+        skipped(&model.name, &format!("it is not here; `cargo embodi models fetch {}`", model.name));
         return;
     }
     let here = Here::new(fs::read(model.path()).unwrap());

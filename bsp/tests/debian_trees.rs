@@ -80,7 +80,7 @@ fn blob(name: &str) -> Option<Vec<u8>> {
     let blob = std::fs::read(folder.join(name)).ok();
     if blob.is_none() {
         let line = format!(
-            "SKIPPED: {name} of Debian's kernel package is not here; `cargo embodi setup` fetches it\n"
+            "SKIPPED {name}: Debian's device trees are not here; `cargo embodi setup` fetches them\n"
         );
         let _ = std::io::stderr().write_all(line.as_bytes());
     }

@@ -3,8 +3,10 @@
 use crate::project::{BOARD_TARGET, Toolchain, answers, execute, words};
 use crate::setup::{self, Step};
 use anyhow::{Context, Result, bail};
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 /// CPUs under which the NEON tests run: a Pi 4's, and a Pi 5's, which has the dot product instructions.
@@ -15,7 +17,7 @@ const THIS_TOOL: [&str; 4] = ["--package", "embodi", "--profile", "tool"];
 
 /// Run every test: host, NEON under emulation, the firmware in an emulated Pi 4, formatting and lints.
 ///
-/// Sets up what is missing first. The last line is `N passed, N failed`.
+/// Sets up what is missing first. The last lines say what was skipped and why, and `N passed, N failed`.
 #[derive(clap::Args)]
 pub struct Args {
     /// Only this part
@@ -87,6 +89,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     println!();
     summary.iter().for_each(|line| println!("{line}"));
+    let skipped = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    told_skips(&skipped).iter().for_each(|line| println!("{line}"));
     println!("{} passed, {} failed", total.passed, total.failed);
     if total.failed > 0 {
         bail!("not all tests passed");
@@ -198,7 +202,8 @@ fn lint() -> Result<Vec<Outcome>> {
             };
             outcomes.push(timed(title, check));
         } else {
-            println!("\n── {title} ── skipped: rustup can't add {component} here");
+            println!("\n── {title} ── skipped");
+            skip(&format!("{SKIP}{title}: rustup can't add {component} here"));
         }
     };
     one("formatting", "rustfmt", &["fmt", "--all", "--check"]);
@@ -217,6 +222,39 @@ fn lint() -> Result<Vec<Outcome>> {
         one("lints, as for the board", "clippy", &arguments);
     }
     Ok(outcomes)
+}
+
+/// How a line on standard error begins by which a test says that it was not done, or a part of it: then a name, a colon and
+/// why. The harness, which shows nothing of a test that passes, counts it as passed.
+const SKIP: &str = "SKIPPED ";
+
+/// What was skipped, in the words of the tests.
+static SKIPPED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Keeps a line, if it is one about a test that was skipped.
+fn skip(line: &str) {
+    if let Some(words) = line.strip_prefix(SKIP) {
+        SKIPPED.lock().unwrap_or_else(PoisonError::into_inner).push(words.to_owned());
+    }
+}
+
+/// How many were skipped, and why: a line a reason.
+fn told_skips(skipped: &[String]) -> Vec<String> {
+    if skipped.is_empty() {
+        return Vec::new();
+    }
+    let mut lines =
+        vec![format!("skipped, and counted as passed: {} tests or parts of tests", skipped.len())];
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for words in skipped {
+        let (name, why) = words.split_once(": ").unwrap_or((words, "it does not say why"));
+        match reasons.iter_mut().find(|(other, _)| *other == why) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((why, vec![name])),
+        }
+    }
+    lines.extend(reasons.iter().map(|(why, names)| format!("  {why}: {}", names.join(", "))));
+    lines
 }
 
 /// Tests that passed and failed.
@@ -273,8 +311,11 @@ fn count(cargo: &mut Command) -> Result<(Tally, bool)> {
     let mut child = cargo
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("`{}` could not be started", words(cargo)))?;
+    let errors = child.stderr.take().context("cargo has no standard error")?;
+    let errors = thread::spawn(move || pass_on(errors, std::io::stderr()));
     let mut tally = Tally::default();
     let mut out = std::io::stdout();
     for line in BufReader::new(child.stdout.take().context("cargo has no output")?).split(b'\n') {
@@ -285,7 +326,17 @@ fn count(cargo: &mut Command) -> Result<(Tally, bool)> {
             tally.add(found);
         }
     }
-    Ok((tally, child.wait()?.success()))
+    let success = child.wait()?.success();
+    let _ = errors.join(); // it does not panic
+    Ok((tally, success))
+}
+
+/// Writes line by line what comes, and keeps what was skipped.
+fn pass_on(from: impl Read, mut to: impl Write) {
+    for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+        skip(&String::from_utf8_lossy(&line));
+        let _ = to.write_all(&[&line[..], b"\n"].concat()); // whoever has closed it does not want it
+    }
 }
 
 fn without_colour(line: &str) -> String {
@@ -310,5 +361,30 @@ mod tests {
         let red = "test result: \x1b[31mFAILED\x1b[0m. 3 passed; 2 failed; 0 ignored; 0 measured";
         assert_eq!(Tally::of_line(&without_colour(red)), Some(Tally { passed: 3, failed: 2 }));
         assert_eq!(Tally::of_line("test a::result: ok. 3 passed; 2 failed"), None);
+    }
+
+    #[test]
+    fn what_was_skipped_is_counted_and_told_by_reason() {
+        assert_eq!(told_skips(&[]), [""; 0]);
+        let skipped = ["a card: no mdir", "a tree: not fetched: try again", "another card: no mdir", "mute"];
+        assert_eq!(
+            told_skips(&skipped.map(String::from)),
+            [
+                "skipped, and counted as passed: 4 tests or parts of tests",
+                "  no mdir: a card, another card",
+                "  not fetched: try again: a tree",
+                "  it does not say why: mute",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_test_that_says_it_was_skipped_is_heard_between_the_compilers_lines() {
+        let said = "   Compiling x\nSKIPPED here: a reason of this test\nSKIPPEDnot: this\n";
+        let mut passed_on = Vec::new();
+        pass_on(said.as_bytes(), &mut passed_on);
+        assert_eq!(String::from_utf8(passed_on).unwrap(), said);
+        let skipped = SKIPPED.lock().unwrap();
+        assert_eq!(*skipped, ["here: a reason of this test"]);
     }
 }

@@ -353,6 +353,11 @@ mod tests {
         assert_eq!(alias.reach(0x1000..0x2000), Some(0xc000_1000));
         assert_eq!(alias.reach(0x3fff_f000..0x4000_0000), Some(0xffff_f000));
         assert_eq!(alias.reach(0x3fff_f000..0x4000_0001), None);
+        // Of later steppings: a board with 8 GB has as much again above 4 GiB, out of the controller's reach.
+        let same = Window { bus: 0, memory: 0, bytes: 0xfc00_0000 };
+        assert_eq!(same.reach(0xfbff_f000..0xfc00_0000), Some(0xfbff_f000));
+        assert_eq!(same.reach(0xfbff_f000..0xfc00_0040), None);
+        assert_eq!(same.reach(0x1_0000_0000..0x1_0000_1000), None);
         let above = Window { bus: 0x1000, memory: 0x4000_0000, bytes: 0x1000 };
         assert_eq!(above.reach(0x3fff_ffff..0x4000_0001), None);
         assert_eq!(above.reach(0x4000_0100..0x4000_0200), Some(0x1100));
