@@ -13,6 +13,7 @@ pub mod layout;
 pub mod light;
 mod loader;
 pub mod memory;
+pub mod noise;
 pub mod screen;
 mod shell;
 #[cfg(test)]

@@ -93,6 +93,29 @@ fn a_raspberry_pi_5_answers_with_a_model_that_its_boot_loader_brought() {
 }
 
 #[test]
+fn what_an_open_line_gives_before_the_prompt_is_thrown_away_and_what_was_typed_ahead_is_not() {
+    let model = tiny("Q4_0");
+    let digest = Here::new(model.clone()).digest("hello");
+    // From the banner on the stages of the light leave it the time to come; the receiver holds 16 bytes meanwhile.
+    for (sent, answered) in [(&b"hello\xff\xfe\x03\xf8\r"[..], false), (b"digest hello\r", true)] {
+        let mut rig = pi5(&model, "light=stages", 0);
+        let banner = rig.board.expect("no operating system", LATER);
+        rig.check(banner);
+        rig.board.send(sent);
+        let loaded = rig.board.expect("tiny is loaded", LATER);
+        rig.check(loaded);
+        if answered {
+            let answer = rig.board.expect(&digest, LATER);
+            rig.check(answer);
+        }
+        let rest = rig.board.prompt(LATER);
+        let rest = rig.check(rest);
+        assert!(!rest.contains("hello"), "{rest}");
+        rig.answers("digest hello", &digest);
+    }
+}
+
+#[test]
 fn a_raspberry_pi_5_without_a_device_tree_is_known_by_its_cores_and_asks_videocore() {
     for stepping in [0, STEPPING_C1] {
         let mut rig = pi5(&[], "", NO_TREE | stepping);

@@ -118,6 +118,8 @@ pub struct Board {
     /// What the PL011 runs on where no VideoCore says, in hertz. None where the speed that the boot loader has set
     /// has to stay.
     pub pl011_clock: Option<u32>,
+    /// Whether nothing holds a console's receiving line where no cable does: it then hears what nobody sent.
+    pub open_line: bool,
     /// Where a PL011 on the header may be that a boot loader leaves ready behind a bus of its own: the first that answers.
     pub header_uart: &'static [u64],
     /// Where the chip tells its stepping, if something hangs on it.

@@ -19,6 +19,7 @@ pub const BOARD: Board = Board {
     pl011: (0x0900_0000, 33),
     pl011_clock: Some(24_000_000),
     stepping: None,
+    open_line: false,
     header_uart: &[],
     mini_uart: None,
     gpio: None,

@@ -19,6 +19,7 @@ pub const BOARD: Board = Board {
     pl011: (0xfe20_1000, 153),
     pl011_clock: Some(48_000_000), // Raspberry Pi documentation, "Boot options", `init_uart_clock`
     stepping: None,
+    open_line: false, // GPIO 15 is pulled up
     header_uart: &[],
     mini_uart: Some((0xfe21_5000, 125)),
     gpio: Some(0xfe20_0000),

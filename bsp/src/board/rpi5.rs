@@ -33,6 +33,7 @@ pub const BOARD: Board = Board {
     pl011: (0x10_7d00_1000, 153),
     pl011_clock: None,
     stepping: Some(Stepping { register: 0x10_0150_4004, pl011_interrupt: 152 }),
+    open_line: true, // `raspberrypi/rpi-eeprom`, issue 672 (the header); openSUSE, bug 1251192 (the debug port)
     // RP1's UART0: the first since EEPROMs of January 2025, the second before, and as Linux has it.
     header_uart: &[0x1c_0003_0000, 0x1f_0003_0000],
     mini_uart: None,

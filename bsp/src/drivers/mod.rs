@@ -135,6 +135,17 @@ impl<const N: usize> Ring<N> {
         Some(byte)
     }
 
+    /// A copy of what waits to be taken, the oldest first, as far as there is room. For the reader, as [`Ring::pop`] is.
+    pub fn peek<'b>(&self, into: &'b mut [u8]) -> &'b [u8] {
+        let (tail, head) = (self.tail.load(Ordering::Relaxed), self.head.load(Ordering::Acquire));
+        let count = (head.wrapping_sub(tail) as usize).min(into.len());
+        let seen = &mut into[..count];
+        for (index, byte) in seen.iter_mut().enumerate() {
+            *byte = self.bytes[(tail as usize + index) % N].load(Ordering::Relaxed);
+        }
+        seen
+    }
+
     /// Whether there is nothing to take.
     pub fn is_empty(&self) -> bool {
         self.head.load(Ordering::Acquire) == self.tail.load(Ordering::Acquire)
@@ -181,6 +192,9 @@ pub(crate) mod tests {
         let ring = Ring::<8>::new();
         for round in 0..5_u8 {
             (0..6).for_each(|i| ring.push(round * 6 + i + 10));
+            let mut seen = [0; 7];
+            assert_eq!(ring.peek(&mut seen), core::array::from_fn::<u8, 6, _>(|i| round * 6 + i as u8 + 10));
+            assert_eq!(ring.peek(&mut seen[..2]).len(), 2, "as there is room");
             let taken: Vec<u8> = core::iter::from_fn(|| ring.pop()).collect();
             assert_eq!(taken, (0..6).map(|i| round * 6 + i + 10).collect::<Vec<u8>>());
         }

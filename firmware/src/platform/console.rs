@@ -10,7 +10,7 @@ use embodios_bsp::drivers::mailbox::Clock;
 use embodios_bsp::drivers::pl011::Registers;
 use embodios_bsp::drivers::{self, Ring, Serial};
 use embodios_bsp::handoff::Handoff;
-use embodios_firmware::{Greeting, Terminal};
+use embodios_firmware::{Greeting, Terminal, noise};
 use spin::Once;
 
 use super::board::{DEVICES, clock, devices, gic};
@@ -34,6 +34,8 @@ const NAP: Duration = Duration::from_millis(10);
 
 /// What was received: room for a paste of 100 KB while the program is busy.
 pub static RECEIVED: Ring<{ 128 * 1024 }> = Ring::new();
+/// Somebody was asked for a line.
+static ASKED: AtomicBool = AtomicBool::new(false);
 /// The banner has begun.
 static GREETED: AtomicBool = AtomicBool::new(false);
 /// Which [`Port`] is the console; 0 before it is chosen.
@@ -203,11 +205,36 @@ pub fn look_for_input() {
     receive();
 }
 
+/// Whether what was received may be noise, not asked for by anybody.
+fn may_be_noise() -> bool {
+    !ASKED.load(Ordering::Relaxed) && DEVICES.get().is_some_and(|(board, ..)| board.open_line)
+}
+
+/// Whether a Ctrl-C has come that somebody meant.
+pub fn interrupted() -> bool {
+    let mut came = [0; noise::LOOKED_AT];
+    RECEIVED.interrupted() && (!may_be_noise() || noise::asks_to_stop(RECEIVED.peek(&mut came)))
+}
+
+/// Throws away what came before anybody was asked for a line, if it is noise.
+fn ask() {
+    if may_be_noise() {
+        look_for_input();
+        let mut came = [0; noise::LOOKED_AT];
+        if !noise::is_typed(RECEIVED.peek(&mut came)) {
+            while RECEIVED.pop().is_some() {}
+            RECEIVED.clear_interrupt();
+        }
+    }
+    ASKED.store(true, Ordering::Relaxed);
+}
+
 /// The console as the shell's terminal.
 pub struct Line;
 
 impl Terminal for Line {
     fn read(&mut self) -> Option<u8> {
+        ask();
         RECEIVED.pop()
     }
 

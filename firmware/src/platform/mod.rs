@@ -149,7 +149,7 @@ impl Platform for Machine {
         cpu::pmu::keep_count(); // asked once a layer: often enough, and by whoever has no pool, too
         lamp::light(true); // it works
         look_for_input();
-        RECEIVED.interrupted()
+        console::interrupted()
     }
 
     fn clear_interrupt(&self) {
