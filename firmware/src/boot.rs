@@ -9,7 +9,8 @@
 //! 3. Relocate the image to where it is, zero what is to be zero, paint the stacks, call [`crate::start`].
 //!
 //! Sources: Linux "Booting AArch64 Linux" for the header and the state at entry; Arm DDI 0487 for the registers;
-//! Cortex-A72 TRM 4.3.67 for CPUECTLR_EL1.
+//! Cortex-A72 TRM 4.3.67 for CPUECTLR_EL1; `raspberrypi/tools` `armstub8.S` for what EL3 leaves to the levels below it; Arm
+//! IHI 0048B, 4.3.4 and 4.4.1, for the interrupts' groups; BCM2711 ARM Peripherals, section 5, for the light's pin.
 #![allow(unsafe_code)] // entry code, linker symbols, the hand-over's raw memory
 
 use core::ops::Range;

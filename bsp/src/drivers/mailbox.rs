@@ -367,10 +367,18 @@ impl<P: Port> Mailbox<P> {
         self.ask(0x0003_0046, &[0]).map(|[bits]| bits)
     }
 
-    /// Sets a pin of the GPIO expander. Firmware releases differ in how long their answer is: that there is one
-    /// counts.
+    /// Sets a pin of the GPIO expander. Firmware releases differ in how long their answer is: that there is one counts, and that
+    /// the pin's number in it has become 0. Source: Linux `gpio-raspberrypi-exp.c`, which takes any other for a failure.
     pub fn set_expander(&self, pin: ExpanderPin, high: bool) -> Result<(), MailboxError> {
-        self.ask::<0>(0x0003_8041, &[pin as u32, u32::from(high)]).map(|_| ())
+        const SET_STATE: u32 = 0x0003_8041;
+        let mut tags = [Tag::two(SET_STATE, [pin as u32, u32::from(high)])];
+        self.ask_all(&mut tags)?;
+        match tags[0].answer() {
+            Ok([0]) => Ok(()),
+            Ok([code]) => Err(MailboxError::Refused { code }),
+            Err(_) if tags[0].answered.is_some() => Ok(()), // too short to say more
+            Err(why) => Err(why),
+        }
     }
 
     /// Switches a device's power and waits for it: device 0 is the SD card. Returns whether it is on and exists.
@@ -578,13 +586,17 @@ pub(crate) mod tests {
     #[test]
     fn the_expanders_answer_may_have_any_length() {
         for length in [0, 4, 8] {
-            let core = match length {
-                0 => videocore(|_, _| Some(0)),
-                4 => videocore(|_, _| Some(4)),
-                _ => videocore(|_, _| Some(8)),
-            };
+            let core = videocore(move |_, values| {
+                assert_eq!(values, [134, 1]);
+                values[0] = 0;
+                Some(length)
+            });
             assert_eq!(Mailbox::new(&core).set_expander(ExpanderPin::SdPower, true), Ok(()));
         }
+        // A pin that it does not have keeps its number.
+        let core = videocore(|_, _| Some(8));
+        let refused = Err(MailboxError::Refused { code: 134 });
+        assert_eq!(Mailbox::new(&core).set_expander(ExpanderPin::SdPower, true), refused);
         let core = videocore(|_, _| None);
         assert!(Mailbox::new(&core).set_expander(ExpanderPin::SdPower, true).is_err());
     }
