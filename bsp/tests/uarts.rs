@@ -151,11 +151,28 @@ fn what_a_boot_loader_has_left_in_a_pl011_is_sent_at_its_speed_before_ours_count
 fn a_pl011_of_an_unknown_clock_keeps_the_boot_loaders_speed() {
     let port = Pl011::in_use(44_000_244, u64::from(BAUD), b"BL31");
     let (board, registers, _placed) = pl011_of(&port);
-    registers.start(None);
+    registers.start_as_left(CLOCK, 9_600); // neither of which is so
     let read = typed_and_read(&board, &port, registers, PL011, &text(300), 0);
     assert!(registers.write(b'x'));
     registers.flush();
     assert_eq!((read, port.sent()), (text(300), b"BL31x".to_vec()));
+}
+
+#[test]
+fn a_pl011_of_an_uncertain_clock_gets_ours_where_no_boot_loader_has_set_a_speed() {
+    // A Raspberry Pi 5's, as its clock was measured, and as TF-A and Circle take it.
+    let port = Pl011::new(44_000_244);
+    let (board, registers, _placed) = pl011_of(&port);
+    registers.start_as_left(44_000_000, BAUD);
+    let read = typed_and_read(&board, &port, registers, PL011, &text(300), 0);
+    assert!(registers.write(b'x'));
+    registers.flush();
+    assert_eq!((read, port.sent()), (text(300), b"x".to_vec()));
+    // Once set, it is what was left there.
+    registers.start_as_left(CLOCK, 9_600);
+    assert!(registers.write(b'y'));
+    registers.flush();
+    assert_eq!(port.sent(), b"y");
 }
 
 #[test]

@@ -19,6 +19,7 @@ const CABLE_AT_THE_HEADER: u32 = 4;
 const RP1_CLOSED: u32 = 8;
 const OLDER_WINDOW: u32 = 16;
 const SYSTEM_ERRORS: u32 = 32;
+const UNTOUCHED_UART: u32 = 64;
 
 /// A Raspberry Pi 5 with 4 GiB, with this model brought by its boot loader, if any.
 fn pi5(model: &[u8], arguments: &str, wishes: u32) -> Rig {
@@ -125,6 +126,14 @@ fn a_raspberry_pi_5_without_a_device_tree_is_known_by_its_cores_and_asks_videoco
         rig.board.type_line("off");
         assert!(rig.exit().success());
     }
+}
+
+#[test]
+fn the_debug_port_of_a_raspberry_pi_5_gets_a_speed_where_its_boot_loader_has_set_none() {
+    let mut rig = pi5(&[], "", UNTOUCHED_UART);
+    let banner = rig.prompt();
+    rig.holds(&banner, "Raspberry Pi 5 Model B Rev 1.0");
+    fall(&mut rig, "read", "EXCEPTION on core 0");
 }
 
 #[test]

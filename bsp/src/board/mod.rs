@@ -115,9 +115,10 @@ pub struct Board {
     pub monitor: Range<u64>,
     /// PL011 and its interrupt.
     pub pl011: (u64, u32),
-    /// What the PL011 runs on where no VideoCore says, in hertz. None where the speed that the boot loader has set
-    /// has to stay.
-    pub pl011_clock: Option<u32>,
+    /// What the PL011 runs on where no VideoCore says, in hertz.
+    pub pl011_clock: u32,
+    /// The speed that the boot loader has set stays, if it has set one: it knows the clock better.
+    pub pl011_as_left: bool,
     /// Whether nothing holds a console's receiving line where no cable does: it then hears what nobody sent.
     pub open_line: bool,
     /// Where a PL011 on the header may be that a boot loader leaves ready behind a bus of its own: the first that answers.
@@ -430,7 +431,7 @@ mod tests {
             assert!(range.start >= 4 << 30 && range.end <= 1 << 40, "{range:x?}");
             assert!(range.start.is_multiple_of(mmu::BLOCK) && range.end.is_multiple_of(mmu::BLOCK));
         }
-        assert_eq!(board.pl011_clock, None, "its divisors are the boot loader's");
+        assert!(board.pl011_as_left, "its divisors are the boot loader's");
     }
 
     #[test]

@@ -17,7 +17,8 @@ pub const BOARD: Board = Board {
     peripherals: &[0xfc00_0000..0x1_0000_0000],
     monitor: 0..0x1000, // the stub, which ends in the spin table
     pl011: (0xfe20_1000, 153),
-    pl011_clock: Some(48_000_000), // Raspberry Pi documentation, "Boot options", `init_uart_clock`
+    pl011_as_left: false,
+    pl011_clock: 48_000_000, // Raspberry Pi documentation, "Boot options", `init_uart_clock`
     stepping: None,
     open_line: false, // GPIO 15 is pulled up
     header_uart: &[],

@@ -2,7 +2,8 @@
 //!
 //! Its boot loader keeps TF-A, the secure monitor, in the first 512 KiB of RAM; it starts cores by PSCI. The
 //! debug port between the HDMI sockets is UART10. What drives UART10 is told by nobody rightly (the device tree says
-//! 9.216 MHz, 44 MHz were measured), so the divisors stay as the boot loader left them.
+//! 9.216 MHz, 44,000,244 Hz were measured), so the divisors stay as the boot loader left them. Where it left none, because
+//! the UART was never switched on, they are made of the 44 MHz that TF-A and Circle take.
 //!
 //! The header's pins are RP1's, a chip behind PCIe. With `enable_rp1_uart=1` and `pciex4_reset=0` in config.txt the boot
 //! loader leaves its UART0 ready on GPIO 14 and 15; it moved from one window to another with the EEPROMs of 2025.
@@ -31,7 +32,8 @@ pub const BOARD: Board = Board {
     ],
     monitor: 0..0x8_0000, // TF-A: the tree's node `atf@0`
     pl011: (0x10_7d00_1000, 153),
-    pl011_clock: None,
+    pl011_clock: 44_000_000,
+    pl011_as_left: true,
     stepping: Some(Stepping { register: 0x10_0150_4004, pl011_interrupt: 152 }),
     open_line: true, // `raspberrypi/rpi-eeprom`, issue 672 (the header); openSUSE, bug 1251192 (the debug port)
     // RP1's UART0: the first since EEPROMs of January 2025, the second before, and as Linux has it.

@@ -3,8 +3,9 @@
 //! 8 data bits, no parity, both FIFOs on. Receiving raises an interrupt when the FIFO is half full or has been
 //! left alone for 32 bit times. Setting LCRH.FEN empties the FIFOs, so it is done once, before anyone types.
 //!
-//! Where nobody knows the clock behind it (UART10 of a Raspberry Pi 5), the speed stays as the boot loader has set it:
-//! the divisors are not written. Writing LCRH makes those that stand there count, which are the same.
+//! Where the clock behind it is known for certain by the boot loader alone (UART10 of a Raspberry Pi 5), the speed stays as that
+//! has set it: the divisors are not written. Writing LCRH makes those that stand there count, which are the same. A port
+//! that nobody has set up has none, and would send nothing: it gets ours.
 //!
 //! Source: Arm DDI 0183, chapter 3.
 
@@ -82,6 +83,13 @@ pub fn is_one(read: impl Fn(u64) -> Option<u32>) -> bool {
 }
 
 impl Registers {
+    /// Sets it up as [`Registers::start`] does, at the speed that a boot loader has left there, or at ours where it has left
+    /// none. A whole part of 0 is no divisor: 3.3.6.
+    pub fn start_as_left(&self, clock_hz: u32, baud: u32) {
+        let left = self.divisor.get() != 0;
+        self.start((!left).then_some((clock_hz, baud)));
+    }
+
     /// Sets it up from any state, receiving without interrupts: those come with [`Serial::notify`]. Without a speed
     /// (clock in hertz, baud) it keeps its own.
     pub fn start(&self, speed: Option<(u32, u32)>) {
@@ -178,11 +186,11 @@ mod tests {
     }
 
     #[test]
-    fn without_a_speed_the_boot_loaders_divisors_stay() {
+    fn the_boot_loaders_divisors_stay_where_there_are_any() {
         let uart: &Registers = in_memory();
         uart.divisor.set(23); // as a boot loader sets them that knows the clock better than we do
         uart.fraction.set(55);
-        uart.start(None);
+        uart.start_as_left(50_000_000, 9_600);
         assert_eq!((uart.divisor.get(), uart.fraction.get()), (23, 55));
         assert_eq!((uart.line.get(), uart.control.get()), (0x70, 0x301));
     }

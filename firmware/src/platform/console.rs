@@ -4,7 +4,7 @@ use alloc::format;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use core::time::Duration;
 
-use embodios_bsp::board::{Devices, HeaderUart};
+use embodios_bsp::board::{Board, Devices, HeaderUart};
 use embodios_bsp::cpu;
 use embodios_bsp::drivers::mailbox::Clock;
 use embodios_bsp::drivers::pl011::Registers;
@@ -23,6 +23,8 @@ const BAUD: u32 = 115_200;
 /// A Raspberry Pi 4's VPU core clock in hertz, if VideoCore does not say: `core_freq` (Raspberry Pi documentation, "Overclocking
 /// options"), at which `enable_uart=1` holds it (`raspberrypi/documentation`, issue 1614).
 const CORE_CLOCK: u32 = 500_000_000;
+/// What RP1's UART0 runs on, in hertz (Circle `lib/serial.cpp`), should a boot loader have left it without a speed.
+const HEADER_CLOCK: u32 = 50_000_000;
 /// Why the header's UART can't be the console.
 pub const NO_HEADER_UART: &str = "No UART answers behind RP1, a Raspberry Pi 5's: put `enable_rp1_uart=1` and `pciex4_reset=0` \
                               into config.txt. The console is the pl011.";
@@ -77,6 +79,15 @@ impl Serial for Nowhere {
     fn acknowledge(&self) {}
 }
 
+/// Sets the PL011 up, on a clock of so many hertz.
+fn start_pl011(board: &Board, devices: &Devices, hz: u32) {
+    if board.pl011_as_left {
+        devices.pl011.start_as_left(hz, BAUD);
+    } else {
+        devices.pl011.start(Some((hz, BAUD)));
+    }
+}
+
 /// The console for last words: the chosen one, else a PL011 started as well as one can without asking anybody.
 pub fn last_resort() -> &'static dyn Serial {
     match (console(), DEVICES.get()) {
@@ -86,7 +97,7 @@ pub fn last_resort() -> &'static dyn Serial {
             if let Some(pins) = devices.gpio {
                 pins.route_pl011_to_header();
             }
-            devices.pl011.start(board.pl011_clock.map(|hz| (hz, BAUD)));
+            start_pl011(board, devices, board.pl011_clock);
             devices.pl011
         }
         (None, None) => &Nowhere,
@@ -140,7 +151,7 @@ pub fn choose_console(port: Port) -> bool {
         }
         (Port::Header, ..)
             if header_uart().is_some_and(|uart| {
-                uart.start(None); // at the boot loader's speed
+                uart.start_as_left(HEADER_CLOCK, BAUD);
                 true
             }) =>
         {
@@ -150,8 +161,8 @@ pub fn choose_console(port: Port) -> bool {
             if let Some(pins) = devices.gpio {
                 pins.route_pl011_to_header();
             }
-            let speed = board.pl011_clock.map(|usual| (clock(Clock::Uart).unwrap_or(usual), BAUD));
-            devices.pl011.start(speed);
+            let hz = if board.pl011_as_left { None } else { clock(Clock::Uart) };
+            start_pl011(board, devices, hz.unwrap_or(board.pl011_clock));
             (Port::Pl011, Some(devices.pl011_interrupt))
         }
     };

@@ -28,6 +28,10 @@ const PCI_SD: u64 = 0x1000_0000;
 
 /// What the boot loader has set at UART10.
 const DIVISORS: [u32; 2] = [23, 55];
+/// What 115200 baud are of the 44 MHz that TF-A and Circle take it to run on.
+const OUR_DIVISORS: [u32; 2] = [23, 56];
+/// A UART's divisors, if the boot loader has not touched it: as they are after a reset, until they are set.
+static LEFT: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
 
 /// The Arm clock: what the boot loader hands over at, and the most, Hz. Both are the defaults of `arm_freq_min` and `arm_freq`.
 const SLOW: u32 = 1_500_000_000;
@@ -121,6 +125,11 @@ pub fn check_card() {
     }
 }
 
+/// Whether the boot loader has left its UARTs as they are after a reset.
+fn is_untouched() -> bool {
+    entry::wishes() & 64 != 0
+}
+
 /// Which register of a PL011 this is, and whether the cable is there.
 fn uart(address: u64) -> Option<(u64, bool)> {
     let at_header = entry::wishes() & 4 != 0;
@@ -138,8 +147,8 @@ pub fn read(address: u64) -> u32 {
     if let Some((offset, cable)) = uart(address) {
         return match offset {
             0x18 if !cable => 0x90, // nothing to send, nothing received
-            0x24 => DIVISORS[0],
-            0x28 => DIVISORS[1],
+            0x24 | 0x28 if is_untouched() => LEFT[(offset as usize - 0x24) / 4].load(Relaxed),
+            0x24 | 0x28 => DIVISORS[(offset as usize - 0x24) / 4],
             // SAFETY: a register of `virt`'s PL011.
             _ => unsafe { device(PL011 + offset).read_volatile() },
         };
@@ -195,8 +204,18 @@ pub fn read(address: u64) -> u32 {
 /// A store by the guest.
 pub fn write(address: u64, value: u32) {
     if let Some((offset, cable)) = uart(address) {
-        if matches!(offset, 0x24 | 0x28) {
-            refuse("the divisors that the boot loader left at a UART were written", value.into());
+        if let 0x24 | 0x28 = offset {
+            let number = (offset as usize - 0x24) / 4;
+            if !is_untouched() {
+                refuse("the divisors that the boot loader left at a UART were written", value.into());
+            }
+            if value != OUR_DIVISORS[number] {
+                refuse("UART10 is given a divisor that is not that of 115200 baud at 44 MHz", value.into());
+            }
+            return LEFT[number].store(value, Relaxed);
+        }
+        if offset == 0 && is_untouched() && LEFT[0].load(Relaxed) == 0 {
+            refuse("a byte for a UART without a divisor, which never sends", value.into());
         }
         if !cable {
             return;
