@@ -174,10 +174,10 @@ mod tests {
         let text = [1, 2, 3, 10, 11, 9, 2, 3, 20, 21, 9, 3, 30, 1, 2];
         assert_eq!(guess(A76, 2, &text, 3, 9), [10, 11]);
         assert_eq!(guess(A76, 2, &text[..13], 9, 9), [3, 30], "one token in common: the latest place");
-        assert_eq!(guess(A76, 2, &text, 99, 9), [], "never seen");
-        assert_eq!(guess(A76, 2, &[], 1, 9), []);
+        assert!(guess(A76, 2, &text, 99, 9).is_empty(), "never seen");
+        assert!(guess(A76, 2, &[], 1, 9).is_empty());
         let careful = Policy { shortest: 2, ..A76 };
-        assert_eq!(guess(careful, 2, &text[..13], 9, 9), []);
+        assert!(guess(careful, 2, &text[..13], 9, 9).is_empty());
         assert_eq!(guess(careful, 2, &text, 3, 9), [10, 11]);
     }
 
@@ -192,7 +192,7 @@ mod tests {
     fn no_more_is_guessed_than_there_is_room_for() {
         let text = [1, 2, 3, 4, 5, 6, 1];
         assert_eq!(guess(A76, 15, &text, 2, 2), [3, 4]);
-        assert_eq!(guess(A76, 15, &text, 2, 0), []);
+        assert!(guess(A76, 15, &text, 2, 0).is_empty());
         let off = Drafter::new(Speculation::Off, Level::Plain);
         assert_eq!(off.draft(&text, 2, 9, &mut [0; GROUP]), 1);
     }

@@ -8,6 +8,8 @@
 mod bias;
 mod candidates;
 mod dry;
+#[cfg(test)]
+mod golden;
 mod penalties;
 mod random;
 mod settings;

@@ -333,7 +333,7 @@ mod tests {
         let passing = tokenizer(&letters(&[("xya", 1)]), &["x y", "xy a"], &|_| {});
         assert_eq!(passing.encode("xya", false, false), [passing.token("xya").expect("a token")]);
         assert_eq!(passing.decode(&passing.encode("xyb", false, false), true), b"xb");
-        assert_eq!(passing.encode("yé", false, false), []);
+        assert!(passing.encode("yé", false, false).is_empty());
         assert_eq!(passing.token("xy"), None);
     }
 
