@@ -43,14 +43,17 @@ const SHAPES: [(&str, usize); 5] = [("one", 1), ("two", 2), ("four", 4), ("eight
 /// Vectors of quants in a block of a quad once unpacked: 4 rows × 32 columns, 16 a vector.
 const UNPACKED: usize = 8;
 /// Kernels of floats, beside those.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 13] = [
     "embodios::ops::attention::blocks_neon::heads_blocks_neon::<",
     "embodios::ops::attention::blocks_neon::scores_dotprod::<",
     "embodios::ops::attention::blocks_neon::scores_neon::<",
     "embodios::ops::attention::neon::heads_neon::<",
-    "embodios::ops::dot::dot_bf16_neon",
-    "embodios::ops::dot::dot_neon",
-    "embodios::ops::dot::dot_half_neon",
+    "embodios::ops::dot::dot_neon::<f32>",
+    "embodios::ops::dot::dot_neon::<half::bfloat::bf16>",
+    "embodios::ops::dot::dot_neon::<half::binary16::f16>",
+    "embodios::ops::dot::dots_neon::<f32>",
+    "embodios::ops::dot::dots_neon::<half::bfloat::bf16>",
+    "embodios::ops::dot::dots_neon::<half::binary16::f16>",
     "embodios::ops::dot::to_half_neon",
     "embodios::ops::quantize::block_neon",
     "embodios::simd::read::read",

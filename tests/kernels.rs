@@ -95,12 +95,14 @@ fn every_level_gives_the_bits_of_the_definition_for_every_shape() {
 fn float_formats_take_any_number_of_columns() {
     let mut random = Random(2);
     for format in FORMATS.iter().filter(|format| format.len == 1) {
-        for columns in [1, 3, 7, 8, 9, 31, 33] {
+        for columns in [1, 3, 7, 8, 9, 16, 31, 33, 505, 511, 512, 519, 1041] {
             let weights: Vec<f32> = (0..19 * columns).map(|_| random.float()).collect();
             let mut packed = Vec::new();
             (format.quantize)(&weights, &mut packed);
-            let inputs = inputs(Level::Plain, columns, 2, || random.float());
-            check(format, &packed, 19, &inputs, "odd columns");
+            for count in [2, 4, 7, 16] {
+                let inputs = inputs(Level::Plain, columns, count, || random.float());
+                check(format, &packed, 19, &inputs, "odd columns");
+            }
         }
     }
 }

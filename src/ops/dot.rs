@@ -5,7 +5,7 @@
 #![allow(unsafe_code)] // vector loads of chunks whose length is known
 
 use crate::simd::Level;
-use crate::simd::fused::{Fused, compiled_twice};
+use crate::simd::fused::{Fused, Soft, compiled_twice};
 
 #[cfg(target_arch = "aarch64")]
 use crate::simd::neon;
@@ -22,9 +22,99 @@ pub fn sum_lanes(lanes: [f32; LANES]) -> f32 {
     (pair(0) + pair(1)) + (pair(2) + pair(3))
 }
 
+/// What floats are multiplied with: weights as a file has them, or other floats.
+pub trait Factor: Copy + zerocopy::FromBytes + zerocopy::Immutable {
+    /// The same as f32, exactly.
+    fn widen(self) -> f32;
+    /// Eight of them.
+    fn widen8<M: Fused>(eight: [Self; LANES]) -> [f32; LANES];
+    /// Eight of them from any alignment, in two vectors.
+    ///
+    /// # Safety
+    /// Eight must be readable at `from`, in normal memory.
+    #[cfg(target_arch = "aarch64")]
+    unsafe fn load(from: *const Self) -> (float32x4_t, float32x4_t);
+    /// Sixteen of them from any alignment, in four vectors.
+    ///
+    /// # Safety
+    /// Sixteen must be readable at `from`, in normal memory.
+    #[cfg(target_arch = "aarch64")]
+    unsafe fn load_two(from: *const Self) -> [float32x4_t; 4];
+}
+
+impl Factor for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn widen8<M: Fused>(eight: [Self; LANES]) -> [f32; LANES] {
+        eight
+    }
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> (float32x4_t, float32x4_t) {
+        // SAFETY: the caller's promise.
+        unsafe { neon::load_floats_pair(from) }
+    }
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn load_two(from: *const Self) -> [float32x4_t; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { neon::load_floats_quad(from) }
+    }
+}
+
+impl Factor for half::f16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    fn widen8<M: Fused>(eight: [Self; LANES]) -> [f32; LANES] {
+        M::widen8(eight.map(Self::to_bits))
+    }
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> (float32x4_t, float32x4_t) {
+        // SAFETY: the caller's promise.
+        unsafe { neon::load_half_pair(from.cast()) }
+    }
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn load_two(from: *const Self) -> [float32x4_t; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { neon::load_half_quad(from.cast()) }
+    }
+}
+
+impl Factor for half::bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        // Not `to_f32`, which makes signalling NaNs quiet; no kernel does.
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn widen8<M: Fused>(eight: [Self; LANES]) -> [f32; LANES] {
+        eight.map(Self::widen)
+    }
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> (float32x4_t, float32x4_t) {
+        // SAFETY: the caller's promise.
+        unsafe { neon::load_bf16_pair(from.cast()) }
+    }
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn load_two(from: *const Self) -> [float32x4_t; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { neon::load_bf16_quad(from.cast()) }
+    }
+}
+
 /// The dot product.
 #[inline]
-pub fn dot(level: Level, a: &[f32], b: &[f32]) -> f32 {
+pub fn dot<F: Factor>(level: Level, a: &[F], b: &[f32]) -> f32 {
     match level {
         #[cfg(target_arch = "aarch64")]
         // SAFETY: the level proves the instructions.
@@ -33,25 +123,27 @@ pub fn dot(level: Level, a: &[f32], b: &[f32]) -> f32 {
     }
 }
 
-/// The dot product with binary16 on one side.
-#[inline]
-pub fn dot_half(level: Level, half: &[u16], b: &[f32]) -> f32 {
-    match level {
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: the level proves the instructions.
-        Level::Neon(_) | Level::Dotprod(_) => unsafe { dot_half_neon(half, b) },
-        _ => dot_half_plain(level, half, b),
-    }
-}
+/// Rows that [`dots`] multiplies at once: with their columns, as many as leave registers for the numbers themselves.
+pub const ROWS: usize = 2;
+/// Columns that [`dots`] multiplies at once.
+pub const COLUMNS: usize = 4;
+/// The lanes of some rows with some columns, before they are summed.
+pub type Lanes = [[[f32; LANES]; COLUMNS]; ROWS];
 
-/// The dot product with bfloat16 (the upper half of an f32) on one side.
+/// Adds the products of a stretch of some rows with the same stretch of some columns to their lanes: each number is
+/// loaded once for all it meets. The stretch begins at a multiple of [`LANES`].
+///
+/// # Panics
+/// If their lengths differ.
 #[inline]
-pub fn dot_bf16(level: Level, upper: &[u16], b: &[f32]) -> f32 {
+pub fn dots<F: Factor>(level: Level, a: [&[F]; ROWS], b: [&[f32]; COLUMNS], lanes: &mut Lanes) {
+    let len = a[0].len();
+    assert!(a.iter().all(|a| a.len() == len) && b.iter().all(|b| b.len() == len), "one length");
     match level {
         #[cfg(target_arch = "aarch64")]
-        // SAFETY: the level proves the instructions.
-        Level::Neon(_) | Level::Dotprod(_) => unsafe { dot_bf16_neon(upper, b) },
-        _ => dot_bf16_plain(level, upper, b),
+        // SAFETY: the level proves the instructions, the lengths were compared.
+        Level::Neon(_) | Level::Dotprod(_) => unsafe { dots_neon(a, b, lanes) },
+        _ => dots_plain(level, a, b, lanes),
     }
 }
 
@@ -67,55 +159,61 @@ pub fn to_half(level: Level, halves: &mut [u16], floats: &[f32]) {
 }
 
 compiled_twice! {
-    fn dot_plain(a: &[f32], b: &[f32]) -> f32 = dot_body;
-    fn dot_half_plain(half: &[u16], b: &[f32]) -> f32 = dot_half_body;
-    fn dot_bf16_plain(upper: &[u16], b: &[f32]) -> f32 = dot_bf16_body;
+    fn dot_plain[F: Factor](a: &[F], b: &[f32]) -> f32 = dot_body;
+    fn dots_plain[F: Factor](a: [&[F]; ROWS], b: [&[f32]; COLUMNS], lanes: &mut Lanes) = dots_body;
     fn to_half_plain(halves: &mut [u16], floats: &[f32]) = to_half_body;
 }
 
 #[inline(always)]
-fn dot_body<M: Fused>(a: &[f32], b: &[f32]) -> f32 {
+fn dot_body<M: Fused, F: Factor>(a: &[F], b: &[f32]) -> f32 {
     let mut lanes = [0f32; LANES];
     let ((a_whole, a_rest), (b_whole, b_rest)) = (a.as_chunks(), b.as_chunks());
     for (a, b) in a_whole.iter().zip(b_whole) {
-        lanes = M::madd8(*a, *b, lanes);
+        lanes = M::madd8(F::widen8::<M>(*a), *b, lanes);
     }
     for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
-        *lane = M::madd(*a, *b, *lane);
+        *lane = M::madd(a.widen(), *b, *lane);
     }
     sum_lanes(lanes)
 }
 
 #[inline(always)]
-fn dot_half_body<M: Fused>(half: &[u16], b: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let ((half_whole, half_rest), (b_whole, b_rest)) = (half.as_chunks(), b.as_chunks());
-    for (half, b) in half_whole.iter().zip(b_whole) {
-        lanes = M::madd8(M::widen8(*half), *b, lanes);
+fn dots_body<M: Fused, F: Factor>(a: [&[F]; ROWS], b: [&[f32]; COLUMNS], lanes: &mut Lanes) {
+    let (a_whole, b_whole) = (a.map(|a| a.as_chunks().0), b.map(|b| b.as_chunks().0));
+    let mut sums = *lanes;
+    for chunk in 0..a_whole[0].len() {
+        let a: [_; ROWS] = core::array::from_fn(|row| F::widen8::<M>(a_whole[row][chunk]));
+        for column in 0..COLUMNS {
+            let b = b_whole[column][chunk];
+            for row in 0..ROWS {
+                sums[row][column] = M::madd8(a[row], b, sums[row][column]);
+            }
+        }
     }
-    for (lane, (half, b)) in lanes.iter_mut().zip(half_rest.iter().zip(b_rest)) {
-        *lane = M::madd(half::f16::from_bits(*half).to_f32(), *b, *lane);
+    *lanes = sums;
+    if !a[0].len().is_multiple_of(LANES) {
+        add_rests(a, b, lanes);
     }
-    sum_lanes(lanes)
 }
 
-/// A bfloat16 as f32.
-#[inline(always)]
-pub fn widen_bf16(upper: u16) -> f32 {
-    f32::from_bits(u32::from(upper) << 16)
+/// Fewer than eight products behind the last whole chunk, each added to its lane.
+#[cold]
+#[inline(never)]
+fn add_rests<F: Factor>(a: [&[F]; ROWS], b: [&[f32]; COLUMNS], lanes: &mut Lanes) {
+    for (a, lanes) in a.into_iter().zip(lanes) {
+        for (b, lanes) in b.into_iter().zip(lanes) {
+            add_rest(lanes, a.as_chunks::<LANES>().1, b.as_chunks::<LANES>().1);
+        }
+    }
 }
 
-#[inline(always)]
-fn dot_bf16_body<M: Fused>(upper: &[u16], b: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let ((upper_whole, upper_rest), (b_whole, b_rest)) = (upper.as_chunks(), b.as_chunks());
-    for (upper, b) in upper_whole.iter().zip(b_whole) {
-        lanes = M::madd8(upper.map(widen_bf16), *b, lanes);
+/// Fewer than eight products, each added to its lane. A function of its own: rows of whole chunks have none.
+#[cold]
+#[inline(never)]
+fn add_rest<F: Factor>(lanes: &mut [f32; LANES], a: &[F], b: &[f32]) {
+    for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+        *lane = Soft::madd(a.widen(), *b, *lane);
     }
-    for (lane, (upper, b)) in lanes.iter_mut().zip(upper_rest.iter().zip(b_rest)) {
-        *lane = M::madd(widen_bf16(*upper), *b, *lane);
-    }
-    sum_lanes(lanes)
 }
 
 #[inline(always)]
@@ -132,92 +230,75 @@ fn to_half_body<M: Fused>(halves: &mut [u16], floats: &[f32]) {
 #[cfg(target_arch = "aarch64")]
 #[inline(never)] // so that its machine code has a name, which a test looks up
 #[target_feature(enable = "neon")]
-fn dot_neon(a: &[f32], b: &[f32]) -> f32 {
+fn dot_neon<F: Factor>(a: &[F], b: &[f32]) -> f32 {
     let ((a_whole, a_rest), (b_whole, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let (mut low, mut high) = (vdupq_n_f32(0.0), vdupq_n_f32(0.0));
     for (a, b) in a_whole.iter().zip(b_whole) {
         // SAFETY: each chunk is eight values long.
-        let (a, b) = unsafe { (neon::load_floats_pair(a.as_ptr()), neon::load_floats_pair(b.as_ptr())) };
+        let (a, b) = unsafe { (F::load(a.as_ptr()), neon::load_floats_pair(b.as_ptr())) };
         low = vfmaq_f32(low, a.0, b.0);
         high = vfmaq_f32(high, a.1, b.1);
     }
-    sum_neon(low, high, a_rest.iter().zip(b_rest).map(|(a, b)| (*a, *b)))
-}
-
-#[cfg(target_arch = "aarch64")]
-#[inline(never)] // so that its machine code has a name, which a test looks up
-#[target_feature(enable = "neon")]
-fn dot_half_neon(half: &[u16], b: &[f32]) -> f32 {
-    let ((half_whole, half_rest), (b_whole, b_rest)) = (half.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let (mut low, mut high) = (vdupq_n_f32(0.0), vdupq_n_f32(0.0));
-    for (half, b) in half_whole.iter().zip(b_whole) {
-        // SAFETY: each chunk is eight values long.
-        let (a, b) = unsafe { (neon::load_half_pair(half.as_ptr()), neon::load_floats_pair(b.as_ptr())) };
-        low = vfmaq_f32(low, a.0, b.0);
-        high = vfmaq_f32(high, a.1, b.1);
-    }
-    sum_neon(
-        low,
-        high,
-        half_rest.iter().zip(b_rest).map(|(half, b)| (half::f16::from_bits(*half).to_f32(), *b)),
-    )
-}
-
-#[cfg(target_arch = "aarch64")]
-#[inline(never)] // so that its machine code has a name, which a test looks up
-#[target_feature(enable = "neon")]
-fn dot_bf16_neon(upper: &[u16], b: &[f32]) -> f32 {
-    let ((upper_whole, upper_rest), (b_whole, b_rest)) = (upper.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let (mut low, mut high) = (vdupq_n_f32(0.0), vdupq_n_f32(0.0));
-    for (upper, b) in upper_whole.iter().zip(b_whole) {
-        // SAFETY: each chunk is eight values long.
-        let (a, b) = unsafe { (neon::load_bf16_pair(upper.as_ptr()), neon::load_floats_pair(b.as_ptr())) };
-        low = vfmaq_f32(low, a.0, b.0);
-        high = vfmaq_f32(high, a.1, b.1);
-    }
-    match upper_rest {
-        [] => sum_neon(low, high, core::iter::empty()),
-        _ => sum_bf16_rest_neon(low, high, upper_rest, b_rest),
-    }
-}
-
-/// Apart: few rows have a rest, and inlined its code would stand around the loop.
-#[cfg(target_arch = "aarch64")]
-#[cold]
-#[inline(never)]
-#[target_feature(enable = "neon")]
-fn sum_bf16_rest_neon(low: float32x4_t, high: float32x4_t, upper: &[u16], b: &[f32]) -> f32 {
-    sum_neon(low, high, upper.iter().zip(b).map(|(upper, b)| (widen_bf16(*upper), *b)))
-}
-
-/// Fewer than eight products, each added to its lane. A function of its own: rows of whole chunks have none.
-#[cfg(target_arch = "aarch64")]
-#[cold]
-#[inline(never)]
-fn add_rest(lanes: &mut [f32; LANES], rest: impl Iterator<Item = (f32, f32)>) {
-    for (lane, (a, b)) in lanes.iter_mut().zip(rest) {
-        *lane = crate::simd::fused::Soft::madd(a, b, *lane);
-    }
-}
-
-/// Adds what is left behind the last whole chunk to its lanes, and sums them.
-#[cfg(target_arch = "aarch64")]
-#[inline]
-#[target_feature(enable = "neon")]
-fn sum_neon(low: float32x4_t, high: float32x4_t, rest: impl ExactSizeIterator<Item = (f32, f32)>) -> f32 {
-    if rest.len() == 0 {
+    if a_rest.is_empty() {
         let fours = vaddq_f32(low, high);
         let pairs = vpaddq_f32(fours, fours);
         return vgetq_lane_f32::<0>(vpaddq_f32(pairs, pairs));
     }
     let mut lanes = [0f32; LANES];
     // SAFETY: eight floats.
-    unsafe {
-        neon::store_floats(lanes.as_mut_ptr(), low);
-        neon::store_floats(lanes.as_mut_ptr().add(4), high);
-    }
-    add_rest(&mut lanes, rest);
+    unsafe { neon::store_floats_pair(lanes.as_mut_ptr(), (low, high)) };
+    add_rest(&mut lanes, a_rest, b_rest);
     sum_lanes(lanes)
+}
+
+/// # Safety
+/// All rows and columns have one length.
+#[cfg(target_arch = "aarch64")]
+#[inline(never)] // so that its machine code has a name, which a test looks up
+#[target_feature(enable = "neon")]
+unsafe fn dots_neon<F: Factor>(a: [&[F]; ROWS], b: [&[f32]; COLUMNS], lanes: &mut Lanes) {
+    // SAFETY: eight floats each.
+    let mut sums = lanes
+        .each_ref()
+        .map(|lanes| lanes.each_ref().map(|lanes| unsafe { neon::load_floats_pair(lanes.as_ptr()) }));
+    let (len, rows, columns) = (a[0].len(), a.map(<[F]>::as_ptr), b.map(<[f32]>::as_ptr));
+    let mut first = 0;
+    while first + 2 * LANES <= len {
+        // SAFETY: sixteen values from there on are within each row and column.
+        unsafe {
+            let a = rows.map(|row| F::load_two(row.add(first)));
+            for column in 0..COLUMNS {
+                let b = neon::load_floats_quad(columns[column].add(first));
+                for row in 0..ROWS {
+                    let (low, high) = &mut sums[row][column];
+                    *low = vfmaq_f32(vfmaq_f32(*low, a[row][0], b[0]), a[row][2], b[2]);
+                    *high = vfmaq_f32(vfmaq_f32(*high, a[row][1], b[1]), a[row][3], b[3]);
+                }
+            }
+        }
+        first += 2 * LANES;
+    }
+    if first + LANES <= len {
+        // SAFETY: eight values, as above.
+        unsafe {
+            let a = rows.map(|row| F::load(row.add(first)));
+            for column in 0..COLUMNS {
+                let b = neon::load_floats_pair(columns[column].add(first));
+                for row in 0..ROWS {
+                    let (low, high) = &mut sums[row][column];
+                    (*low, *high) = (vfmaq_f32(*low, a[row].0, b.0), vfmaq_f32(*high, a[row].1, b.1));
+                }
+            }
+        }
+        first += LANES;
+    }
+    for (lanes, sums) in lanes.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+        // SAFETY: eight floats.
+        unsafe { neon::store_floats_pair(lanes.as_mut_ptr(), *sums) };
+    }
+    if first < len {
+        add_rests(a, b, lanes);
+    }
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -256,14 +337,36 @@ mod tests {
             values in proptest::collection::vec((-10f32..10.0, -10f32..10.0), 0..131)
         ) {
             let (a, b): (Vec<f32>, Vec<f32>) = values.into_iter().unzip();
-            let halves: Vec<u16> = a.iter().map(|&a| half::f16::from_f32(a).to_bits()).collect();
-            let widened: Vec<f32> = halves.iter().map(|&half| half::f16::from_bits(half).to_f32()).collect();
-            let upper: Vec<u16> = a.iter().map(|&a| (a.to_bits() >> 16) as u16).collect();
+            let halves: Vec<half::f16> = a.iter().map(|&a| half::f16::from_f32(a)).collect();
+            let widened: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
+            let upper: Vec<half::bf16> = a.iter().map(|&a| half::bf16::from_bits((a.to_bits() >> 16) as u16)).collect();
             let cut: Vec<f32> = a.iter().map(|&a| f32::from_bits(a.to_bits() & 0xffff_0000)).collect();
             for level in levels() {
                 prop_assert_eq!(dot(level, &a, &b).to_bits(), defined(&a, &b).to_bits(), "{}", level);
-                prop_assert_eq!(dot_half(level, &halves, &b).to_bits(), defined(&widened, &b).to_bits(), "{}", level);
-                prop_assert_eq!(dot_bf16(level, &upper, &b).to_bits(), defined(&cut, &b).to_bits(), "{}", level);
+                prop_assert_eq!(dot(level, &halves, &b).to_bits(), defined(&widened, &b).to_bits(), "{}", level);
+                prop_assert_eq!(dot(level, &upper, &b).to_bits(), defined(&cut, &b).to_bits(), "{}", level);
+            }
+        }
+
+        #[test]
+        fn several_rows_with_several_columns_give_what_each_pair_gives(
+            values in proptest::collection::vec([-10f32..10.0, -10.0..10.0, -10.0..10.0, -10.0..10.0, -10.0..10.0, -10.0..10.0], 0..67),
+            before in 0usize..4
+        ) {
+            let line = |index: usize| values.iter().map(|values| values[index]).collect::<Vec<f32>>();
+            let (rows, columns) = ([line(0), line(1)], [line(2), line(3), line(4), line(5)]);
+            let cut = values.len().min(before * LANES);
+            for level in levels() {
+                let mut lanes = [[[0.0; LANES]; COLUMNS]; ROWS];
+                for stretch in [0..cut, cut..values.len()] {
+                    let rows = rows.each_ref().map(|row| &row[stretch.clone()]);
+                    dots(level, rows, columns.each_ref().map(|column| &column[stretch.clone()]), &mut lanes);
+                }
+                for (row, lanes) in rows.iter().zip(lanes) {
+                    for (column, lanes) in columns.iter().zip(lanes) {
+                        prop_assert_eq!(sum_lanes(lanes).to_bits(), defined(row, column).to_bits(), "{}", level);
+                    }
+                }
             }
         }
 

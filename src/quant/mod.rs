@@ -50,6 +50,7 @@ mod tq;
 pub use input::{Forms, GROUP, Inputs};
 
 use crate::simd::Level;
+use float::Floats;
 use rows::Rows;
 use superblock::Superblocks;
 
@@ -145,9 +146,9 @@ impl core::fmt::Debug for Row {
 
 /// The formats that can be multiplied.
 pub static FORMATS: &[Row] = &[
-    Row::of::<float::F32>(),
-    Row::of::<float::Shorts<float::F16>>(),
-    Row::of::<float::Shorts<float::Bf16>>(),
+    Row::of::<Floats<f32>>(),
+    Row::of::<Floats<half::f16>>(),
+    Row::of::<Floats<half::bf16>>(),
     Row::of::<q4_0::Q4_0>(),
     Row::of::<q4_1::Q4_1>(),
     Row::of::<q5_0::Q5_0>(),

@@ -96,6 +96,23 @@ pub unsafe fn load_floats_pair(from: *const f32) -> (float32x4_t, float32x4_t) {
     (low, high)
 }
 
+/// Loads sixteen floats from any alignment, each vector as one operation: see [`load_near`].
+///
+/// # Safety
+/// 64 bytes at `from` must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn load_floats_quad(from: *const f32) -> [float32x4_t; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        [
+            load_floats_at::<0>(from),
+            load_floats_at::<16>(from),
+            load_floats_at::<32>(from),
+            load_floats_at::<48>(from),
+        ]
+    }
+}
+
 /// Stores 32 bytes at any alignment.
 ///
 /// # Safety
@@ -223,6 +240,23 @@ pub unsafe fn load_half_quad(from: *const u16) -> [float32x4_t; 4] {
     unsafe {
         asm!("ldp {a:q}, {c:q}, [{p}]", "fcvtl2 {b:v}.4s, {a:v}.8h", "fcvtl {a:v}.4s, {a:v}.4h",
             "fcvtl2 {d:v}.4s, {c:v}.8h", "fcvtl {c:v}.4s, {c:v}.4h",
+            a = out(vreg) a, b = out(vreg) b, c = out(vreg) c, d = out(vreg) d, p = in(reg) from,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    [a, b, c, d]
+}
+
+/// Widens sixteen bfloat16 from any alignment.
+///
+/// # Safety
+/// 32 bytes at `from` must be readable, in normal memory.
+#[inline(always)]
+pub unsafe fn load_bf16_quad(from: *const u16) -> [float32x4_t; 4] {
+    let (a, b, c, d): (float32x4_t, float32x4_t, float32x4_t, float32x4_t);
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("ldp {a:q}, {c:q}, [{p}]", "shll2 {b:v}.4s, {a:v}.8h, #16", "shll {a:v}.4s, {a:v}.4h, #16",
+            "shll2 {d:v}.4s, {c:v}.8h, #16", "shll {c:v}.4s, {c:v}.4h, #16",
             a = out(vreg) a, b = out(vreg) b, c = out(vreg) c, d = out(vreg) d, p = in(reg) from,
             options(pure, readonly, nostack, preserves_flags));
     }

@@ -38,7 +38,9 @@ TARGETS = {
 # 32 weights of a row in a superblock.
 PARTS = 8
 KERNEL = re.compile(r"quant::(?:block32|superblock::(?:kernels|one_column))::(\w+)_(neon|dotprod)::<.*::(\w+)>$")
-MULTIPLY = re.compile(r"^(sdot|[su]mu?l[al]l?\w*)\b")
+# Kernels of weights that are floats, for either CPU: one row × one column, and several.
+FLOATS = re.compile(r"ops::dot::(dots?)_(neon)::<(?:.*::)?(\w+)>$")
+MULTIPLY = re.compile(r"^(sdot|[su]mu?l[al]l?\w*|fmla)\b")
 
 
 def functions(elf):
@@ -50,7 +52,7 @@ def functions(elf):
     found, body = {}, None
     for line in listing.splitlines():
         if head := re.match(r"^[0-9a-f]+ <(.*)>:$", line):
-            name = KERNEL.search(head[1])
+            name = KERNEL.search(head[1]) or FLOATS.search(head[1])
             body = found.setdefault(name.groups(), []) if name else None
         elif body is not None and (code := re.match(r"^\s*([0-9a-f]+):\s+(.*)$", line)):
             body.append((int(code[1], 16), code[2].replace("\t", " ")))
@@ -110,6 +112,7 @@ def main():
     # The linker keeps one of two functions with the same code.
     scales.setdefault("Q5_K", scales.get("Q4_K"))
     scales.setdefault("Q4_K", scales.get("Q5_K"))
+    floats = {name: kernels.pop(name) for name in list(kernels) if name[0] in ("dot", "dots")}
     order = list(COLUMNS)
     names = sorted(kernels, key=lambda name: (name[1] != "neon", order.index(name[0]), name[2]))
     if len(sys.argv) > 2:
@@ -136,6 +139,14 @@ def main():
         missed += target is not None and unit > target
         said = "" if target is None else f"{target}" if unit <= target else f"{target}, missed"
         print(f"| {shape}_{level} | {kind} | {board} | {rows} × {columns} | {len(loop) + 1} | {turn:.1f} | {unit:.2f} | {said} |")
+    for (shape, level, kind), body in sorted(floats.items()):
+        loop = innermost(body)
+        # Four products each; a unit has 32.
+        units = sum(code.startswith("fmla") for code in loop) / 8
+        for cpu, board in CPUS.values():
+            turn = cycles(loop, cpu)
+            print(f"| {shape}_{level} | {kind.upper()} | {board} | {'2 × 4' if shape == 'dots' else '1 × 1'} "
+                  f"| {len(loop) + 1} | {turn:.1f} | {turn / units:.2f} |  |")
     print(f"\n{missed} missed. Models: {', '.join(f'{b} = {c}' for c, b in CPUS.values())}.")
 
 
