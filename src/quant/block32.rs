@@ -253,16 +253,11 @@ fn transpose<F: Block32>(rows: &[u8], row_bytes: usize, index: usize, out: &mut 
                     let at = (4 * quad + i) * row_bytes + data + 4 * word;
                     vreinterpretq_s32_s8(neon::load(rows.as_ptr().add(at)))
                 };
-                let (even, odd) = ([row(0), row(1)], [row(2), row(3)]);
-                let pairs = [vtrn1q_s32(even[0], even[1]), vtrn2q_s32(even[0], even[1])];
-                let others = [vtrn1q_s32(odd[0], odd[1]), vtrn2q_s32(odd[0], odd[1])];
-                let wide = |v: int32x4_t| vreinterpretq_s64_s32(v);
-                let narrow = |v: int64x2_t| vreinterpretq_f32_s64(v);
+                let columns = neon::transpose([row(0), row(1), row(2), row(3)]);
                 let to = out.as_mut_ptr().add(word_at::<F>(4 * quad, word)).cast::<f32>();
-                neon::store_floats(to, narrow(vtrn1q_s64(wide(pairs[0]), wide(others[0]))));
-                neon::store_floats(to.add(4), narrow(vtrn1q_s64(wide(pairs[1]), wide(others[1]))));
-                neon::store_floats(to.add(8), narrow(vtrn2q_s64(wide(pairs[0]), wide(others[0]))));
-                neon::store_floats(to.add(12), narrow(vtrn2q_s64(wide(pairs[1]), wide(others[1]))));
+                for (i, column) in columns.into_iter().enumerate() {
+                    neon::store_floats(to.add(4 * i), vreinterpretq_f32_s32(column));
+                }
             }
         }
     }

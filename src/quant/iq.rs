@@ -4,13 +4,172 @@
 //! Eight weights are a word of eight bytes, the first in the lowest, and are worked on together; no step carries from one
 //! byte into the next.
 
+#[cfg(target_arch = "aarch64")]
+use super::rows::Vectors;
+use super::rows::{Part, Unpack};
 use alloc::vec::Vec;
+
+#[cfg(target_arch = "aarch64")]
+use core::arch::aarch64::*;
+
+/// A format whose weights come in groups of levels.
+pub trait Grouped {
+    /// Number in the GGUF tensor directory.
+    const ID: u32;
+    /// As people write it.
+    const NAME: &'static str;
+    /// Bytes in a block.
+    const BYTES: usize;
+    /// Whether the halves of a part have scales.
+    const HALVES: bool;
+    /// Bits of a level: 2 or 4.
+    const BITS: usize;
+    /// What a level stands for, in units; 0 where there is no such level.
+    const QUANTS: [i8; 16];
+    /// What a weight's flag does: turn the sign, or take off 2 units.
+    const SIGNS: bool;
+    /// The weights from `32 × part` on of a block.
+    fn packed(block: &[u8], part: usize) -> Packed;
+    /// [`Self::QUANTS`] of eight levels, a byte each.
+    fn quants(levels: u64) -> u64;
+    /// [`super::Format::quantize`].
+    fn quantize(weights: &[f32], row: &mut Vec<u8>);
+}
+
+/// 32 weights of a row as levels and flags.
+pub struct Packed {
+    /// The levels, the first in the lowest bits; those of two bits are all in the first word.
+    pub levels: [u64; 2],
+    /// A flag for each weight, the first in the lowest bit.
+    pub flags: u32,
+    /// As in a [`Part`].
+    pub unit: f32,
+    /// As in a [`Part`]; not looked at where halves have none.
+    pub scales: [i32; 2],
+}
+
+impl Packed {
+    /// One scale for all.
+    pub fn whole(levels: [u64; 2], flags: u32, unit: f32) -> Self {
+        Self { levels, flags, unit, scales: [1; 2] }
+    }
+}
+
+/// Four entries of a grid, the first in the lowest bits.
+#[inline(always)]
+pub fn four(entry: impl Fn(usize) -> u16) -> u64 {
+    let entry = |i: usize| u64::from(entry(i));
+    entry(0) | entry(1) << 16 | entry(2) << 32 | entry(3) << 48
+}
+
+impl<F: Grouped> Unpack for F {
+    const ID: u32 = F::ID;
+    const NAME: &'static str = F::NAME;
+    const BYTES: usize = F::BYTES;
+    const HALVES: bool = F::HALVES;
+    // Of a weight that a flag takes 2 off, too.
+    const PEAK: u32 = {
+        let (mut peak, mut level) = (0, 0);
+        while level < F::QUANTS.len() {
+            let magnitude = F::QUANTS[level].unsigned_abs() as u32 + if F::SIGNS { 0 } else { 2 };
+            peak = if magnitude > peak { magnitude } else { peak };
+            level += 1;
+        }
+        peak
+    };
+
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation)] // some of the bits
+    fn part(block: &[u8], part: usize) -> Part {
+        let Packed { levels, flags, unit, scales } = F::packed(block, part);
+        let eight = |i: usize| {
+            let levels = match F::BITS {
+                2 => spread_pairs((levels[0] >> (16 * i)) as u16),
+                _ => spread_nibbles((levels[i / 2] >> (i % 2 * 32)) as u32),
+            };
+            let (quants, flags) = (F::quants(levels), (flags >> (8 * i)) as u8);
+            if F::SIGNS { signed(quants, flags) } else { lowered(quants, flags) }
+        };
+        Part { quants: [eight(0), eight(1), eight(2), eight(3)], unit, scales }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn vectors(block: &[u8], part: usize) -> Vectors {
+        let Packed { levels, flags, unit, scales } = F::packed(block, part);
+        // SAFETY: Advanced SIMD is part of every AArch64 target of this project.
+        let quants = unsafe {
+            let levels = if F::BITS == 2 { pairs_neon(levels[0]) } else { nibbles_neon(levels) };
+            let (table, flags) = (core::mem::transmute::<[i8; 16], int8x16_t>(F::QUANTS), flags_neon(flags));
+            core::array::from_fn(|half| {
+                let (quants, flags) = (vqtbl1q_s8(table, levels[half]), flags[half]);
+                match F::SIGNS {
+                    true => vsubq_s8(veorq_s8(quants, flags), flags),
+                    false => vaddq_s8(vaddq_s8(quants, flags), flags),
+                }
+            })
+        };
+        Vectors { quants, unit, scales }
+    }
+
+    fn quantize(weights: &[f32], row: &mut Vec<u8>) {
+        F::quantize(weights, row);
+    }
+}
+
+/// 32 levels of two bits, a byte each.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+fn pairs_neon(levels: u64) -> [uint8x16_t; 2] {
+    let bytes = vcombine_u8(vcreate_u8(levels), vcreate_u8(0));
+    let shifts = vreinterpretq_s8_u32(vdupq_n_u32(u32::from_le_bytes([0, 0xfe, 0xfc, 0xfa]))); // 0, −2, −4, −6
+    // Bytes 0 to 3 four times each, then bytes 4 to 7.
+    let first = vcombine_u8(vcreate_u8(0x0101_0101_0000_0000), vcreate_u8(0x0303_0303_0202_0202));
+    [first, vaddq_u8(first, vdupq_n_u8(4))]
+        .map(|from| vandq_u8(vshlq_u8(vqtbl1q_u8(bytes, from), shifts), vdupq_n_u8(3)))
+}
+
+/// 32 levels of four bits, a byte each.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+fn nibbles_neon([first, last]: [u64; 2]) -> [uint8x16_t; 2] {
+    let both = vcombine_u8(vcreate_u8(first), vcreate_u8(last));
+    let (even, odd) = (vandq_u8(both, vdupq_n_u8(15)), vshrq_n_u8::<4>(both));
+    [vzip1q_u8(even, odd), vzip2q_u8(even, odd)]
+}
+
+/// All bits of a byte for each flag that is set.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+fn flags_neon(flags: u32) -> [int8x16_t; 2] {
+    let bytes = vreinterpretq_u8_u32(vdupq_n_u32(flags));
+    let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+    let first = vcombine_u8(vdup_n_u8(0), vdup_n_u8(1));
+    [first, vaddq_u8(first, vdupq_n_u8(2))]
+        .map(|from| vreinterpretq_s8_u8(vtstq_u8(vqtbl1q_u8(bytes, from), bit)))
+}
 
 /// 1 in every byte.
 pub const ONES: u64 = 0x0101_0101_0101_0101;
+/// The highest bit of every byte.
+pub const TOPS: u64 = 0x80 * ONES;
 
 /// A binary16.
+#[inline(always)]
 pub fn half(bits: u16) -> f32 {
+    // An instruction of every AArch64, which the crate does without.
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: registers only.
+    unsafe {
+        let float;
+        core::arch::asm!("fmov {0:s}, {1:w}", "fcvt {0:s}, {0:h}", out(vreg) float, in(reg) u32::from(bits),
+            options(pure, nomem, nostack, preserves_flags));
+        float
+    }
+    #[cfg(not(target_arch = "aarch64"))]
     half::f16::from_bits(bits).to_f32()
 }
 
@@ -35,8 +194,9 @@ pub fn spread_pairs(entry: u16) -> u64 {
 
 /// Two entries of a grid of four: four bits to a byte each.
 #[inline(always)]
-pub fn spread_nibbles(first: u16, second: u16) -> u64 {
-    let x = u64::from(first) | u64::from(second) << 32;
+pub fn spread_nibbles(entries: u32) -> u64 {
+    let x = u64::from(entries);
+    let x = (x | x << 16) & 0x0000_ffff_0000_ffff;
     let x = (x | x << 8) & 0x00ff_00ff_00ff_00ff;
     (x | x << 4) & 0x0f0f_0f0f_0f0f_0f0f
 }
@@ -49,13 +209,26 @@ pub fn signed(magnitudes: u64, signs: u8) -> u64 {
     (magnitudes ^ (negative * 0xff)) + negative
 }
 
-/// Signs of eight weights of which seven are stored: an even number is negative.
+/// Takes 2 off bytes of −126 and more, all eight of them or none.
 #[inline(always)]
-pub fn even_signs(seven: u32) -> u8 {
-    let seven = (seven & 0x7f) as u8;
-    let fold = seven ^ seven >> 4;
+fn lowered(quants: u64, flags: u8) -> u64 {
+    // 128 more, so that nothing is borrowed.
+    ((quants ^ TOPS) - u64::from(flags & 1) * (2 * ONES)) ^ TOPS
+}
+
+/// Signs of four times eight weights, of which the bytes hold seven each: an even number of each eight is negative.
+#[inline(always)]
+pub fn even_signs(sevens: u32) -> u32 {
+    let fold = sevens ^ sevens >> 4;
     let fold = fold ^ fold >> 2;
-    seven | (fold ^ fold >> 1) << 7
+    // What was shifted in from other bytes stays above their lowest bits.
+    sevens | ((fold ^ fold >> 1) & 0x0101_0101) << 7
+}
+
+/// Four times seven bits, a byte each.
+#[inline(always)]
+pub fn spread_sevens(bits: u32) -> u32 {
+    bits & 0x7f | (bits & 0x3f80) << 1 | (bits & 0x1f_c000) << 2 | (bits & 0x0fe0_0000) << 3
 }
 
 /// For the quantizers: what entries of a grid stand for, and how 256 weights are brought onto them.
@@ -131,7 +304,7 @@ mod tests {
     #[test]
     fn levels_spread_to_bytes_in_order_and_signs_turn_single_bytes() {
         assert_eq!(spread_pairs(0b11_10_01_00_00_01_10_11), 0x0302_0100_0001_0203);
-        assert_eq!(spread_nibbles(0x7012, 0x3456), 0x0304_0506_0700_0102);
+        assert_eq!(spread_nibbles(0x3456_7012), 0x0304_0506_0700_0102);
         let magnitudes = 0x7f3e_2b19_0804_0201;
         for signs in 0..=255u8 {
             let bytes = signed(magnitudes, signs).to_le_bytes();
@@ -142,8 +315,13 @@ mod tests {
             }
         }
         for seven in 0..128 {
-            let signs = even_signs(seven);
-            assert_eq!((u32::from(signs & 0x7f), signs.count_ones() % 2), (seven, 0));
+            let sevens = spread_sevens(
+                seven | (127 - seven) << 7 | (seven ^ 0x55) << 14 | (seven ^ 1) << 21 | 0xb << 28,
+            );
+            assert_eq!(sevens.to_le_bytes().map(u32::from), [seven, 127 - seven, seven ^ 0x55, seven ^ 1]);
+            for (signs, seven) in even_signs(sevens).to_le_bytes().into_iter().zip(sevens.to_le_bytes()) {
+                assert_eq!((signs & 0x7f, signs.count_ones() % 2), (seven, 0));
+            }
         }
     }
 }

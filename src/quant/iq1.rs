@@ -11,16 +11,19 @@
 //! block layouts (`block_iq1_s`, `block_iq1_m`).
 
 use super::grids;
-use super::iq::{self, Grid, ONES, half, short, spread_pairs};
-use super::rows::{LEN, Part, Unpack};
+use super::iq::{self, Grid, Grouped, ONES, Packed, TOPS, four, half, short};
+use super::rows::LEN;
 use alloc::vec::Vec;
+use core::array;
 
-/// `8 × level ± 1` in every byte, for levels 0 to 2 that mean −1 to 1.
+/// What levels stand for where weights are not lower: `8 × level + 1`, for levels 0 to 2 that mean −1 to 1.
+const QUANTS: [i8; 16] = [-7, 1, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The same, in every byte.
 #[inline(always)]
-fn quants(entry: u16, lower: bool) -> u64 {
+fn quants(levels: u64) -> u64 {
     // 128 more, so that nothing is borrowed, which turning the highest bits takes off again.
-    let shifted = if lower { 128 - 9 } else { 128 - 7 };
-    (8 * spread_pairs(entry) + shifted * ONES) ^ (0x80 * ONES)
+    (8 * levels + (128 - 7) * ONES) ^ TOPS
 }
 
 /// What entries stand for, for the quantizers: in eighths, where they are not lower.
@@ -38,21 +41,28 @@ fn nearest(eight: &[f32], unit: f32, lower: bool) -> usize {
 /// The format.
 pub struct Iq1S;
 
-impl Unpack for Iq1S {
+impl Grouped for Iq1S {
     const ID: u32 = 19;
     const NAME: &'static str = "IQ1_S";
     const BYTES: usize = 50;
     const HALVES: bool = false;
 
+    const BITS: usize = 2;
+    const QUANTS: [i8; 16] = QUANTS;
+    const SIGNS: bool = false;
+
     #[inline(always)]
-    fn part(block: &[u8], part: usize) -> Part {
+    fn packed(block: &[u8], part: usize) -> Packed {
         let bits = short(block, 34 + 2 * part);
-        let eight = |i: usize| {
-            let entry = usize::from(block[2 + 4 * part + i]) | usize::from(bits >> (3 * i) & 7) << 8;
-            quants(grids::IQ1_S[entry], bits >> 15 == 1)
-        };
+        let entry = |i: usize| usize::from(block[2 + 4 * part + i]) | usize::from(bits >> (3 * i) & 7) << 8;
         let unit = half(short(block, 0)) * f32::from(2 * (bits >> 12 & 7) + 1) * 0.125;
-        Part::whole([eight(0), eight(1), eight(2), eight(3)], unit)
+        let lower = if bits >> 15 == 1 { u32::MAX } else { 0 };
+        Packed::whole([four(|i| grids::IQ1_S[entry(i)]), 0], lower, unit)
+    }
+
+    #[inline(always)]
+    fn quants(levels: u64) -> u64 {
+        quants(levels)
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {
@@ -81,24 +91,33 @@ impl Unpack for Iq1S {
 /// The format.
 pub struct Iq1M;
 
-impl Unpack for Iq1M {
+impl Grouped for Iq1M {
     const ID: u32 = 29;
     const NAME: &'static str = "IQ1_M";
     const BYTES: usize = 56;
     const HALVES: bool = true;
 
+    const BITS: usize = 2;
+    const QUANTS: [i8; 16] = QUANTS;
+    const SIGNS: bool = false;
+
     #[inline(always)]
-    fn part(block: &[u8], part: usize) -> Part {
-        let eight = |i: usize| {
-            let bits = block[32 + 2 * part + i / 2] >> (i % 2 * 4);
-            let entry = usize::from(block[4 * part + i]) | usize::from(bits & 7) << 8;
-            quants(grids::IQ1_S[entry], bits & 8 != 0)
-        };
+    fn packed(block: &[u8], part: usize) -> Packed {
+        // Four bits for each eight weights, the first in the lowest.
+        let bits = short(block, 32 + 2 * part);
+        let entry = |i: usize| usize::from(block[4 * part + i]) | usize::from(bits >> (4 * i) & 7) << 8;
+        let lower = array::from_fn(|i| if bits >> (4 * i) & 8 == 0 { 0 } else { 0xff });
         let nibble = |i: usize| short(block, 48 + 2 * i) >> 12 << (4 * i);
         let unit = half(nibble(0) | nibble(1) | nibble(2) | nibble(3)) * 0.125;
         let s = short(block, 48 + part / 2 * 2) >> (part % 2 * 6);
         let scales = [2 * i32::from(s & 7) + 1, 2 * i32::from(s >> 3 & 7) + 1];
-        Part::halves([eight(0), eight(1), eight(2), eight(3)], unit, scales)
+        let levels = four(|i| grids::IQ1_S[entry(i)]);
+        Packed { levels: [levels, 0], flags: u32::from_le_bytes(lower), unit, scales }
+    }
+
+    #[inline(always)]
+    fn quants(levels: u64) -> u64 {
+        quants(levels)
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {

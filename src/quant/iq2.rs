@@ -11,14 +11,17 @@
 //! Source: ggml block layouts (`block_iq2_xxs`, `block_iq2_xs`, `block_iq2_s`).
 
 use super::grids;
-use super::iq::{self, Grid, even_signs, half, long, short, signed, spread_pairs};
-use super::rows::{LEN, Part, Unpack};
+use super::iq::{self, Grid, Grouped, Packed, even_signs, four, half, long, short, spread_sevens};
+use super::rows::LEN;
 use alloc::vec::Vec;
+use core::array;
 
-/// 0, 1, 2 → 8, 25, 43, in every byte.
+/// What levels stand for.
+const QUANTS: [i8; 16] = [8, 25, 43, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The same, in every byte.
 #[inline(always)]
-fn magnitudes(entry: u16) -> u64 {
-    let levels = spread_pairs(entry);
+fn quants(levels: u64) -> u64 {
     8 * iq::ONES + 17 * levels + (levels >> 1 & iq::ONES)
 }
 
@@ -52,21 +55,27 @@ fn odd(scales: u8) -> [i32; 2] {
 /// The format.
 pub struct Iq2Xxs;
 
-impl Unpack for Iq2Xxs {
+impl Grouped for Iq2Xxs {
     const ID: u32 = 16;
     const NAME: &'static str = "IQ2_XXS";
     const BYTES: usize = 66;
     const HALVES: bool = false;
 
+    const BITS: usize = 2;
+    const QUANTS: [i8; 16] = QUANTS;
+    const SIGNS: bool = true;
+
     #[inline(always)]
-    fn part(block: &[u8], part: usize) -> Part {
-        let (at, signs) = (2 + 8 * part, long(block, 6 + 8 * part));
-        let eight = |i: usize| {
-            let entry = grids::IQ2_XXS[usize::from(block[at + i])];
-            signed(magnitudes(entry), even_signs(signs >> (7 * i)))
-        };
-        let unit = half(short(block, 0)) * (0.5 + (signs >> 28) as f32) * 0.25;
-        Part::whole([eight(0), eight(1), eight(2), eight(3)], unit)
+    fn packed(block: &[u8], part: usize) -> Packed {
+        let (at, bits) = (2 + 8 * part, long(block, 6 + 8 * part));
+        let levels = four(|i| grids::IQ2_XXS[usize::from(block[at + i])]);
+        let unit = half(short(block, 0)) * (0.5 + (bits >> 28) as f32) * 0.25;
+        Packed::whole([levels, 0], even_signs(spread_sevens(bits)), unit)
+    }
+
+    #[inline(always)]
+    fn quants(levels: u64) -> u64 {
+        quants(levels)
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {
@@ -89,21 +98,28 @@ impl Unpack for Iq2Xxs {
 /// The format.
 pub struct Iq2Xs;
 
-impl Unpack for Iq2Xs {
+impl Grouped for Iq2Xs {
     const ID: u32 = 17;
     const NAME: &'static str = "IQ2_XS";
     const BYTES: usize = 74;
     const HALVES: bool = true;
 
+    const BITS: usize = 2;
+    const QUANTS: [i8; 16] = QUANTS;
+    const SIGNS: bool = true;
+
     #[inline(always)]
-    fn part(block: &[u8], part: usize) -> Part {
-        let eight = |i: usize| {
-            let bits = short(block, 2 + 8 * part + 2 * i);
-            let entry = grids::IQ2_XS[usize::from(bits & 511)];
-            signed(magnitudes(entry), even_signs(u32::from(bits >> 9)))
-        };
+    fn packed(block: &[u8], part: usize) -> Packed {
+        let bits: [u16; 4] = array::from_fn(|i| short(block, 2 + 8 * part + 2 * i));
+        let levels = four(|i| grids::IQ2_XS[usize::from(bits[i] & 511)]);
+        let flags = even_signs(u32::from_le_bytes(bits.map(|bits| (bits >> 9) as u8)));
         let unit = half(short(block, 0)) * 0.125;
-        Part::halves([eight(0), eight(1), eight(2), eight(3)], unit, odd(block[66 + part]))
+        Packed { levels: [levels, 0], flags, unit, scales: odd(block[66 + part]) }
+    }
+
+    #[inline(always)]
+    fn quants(levels: u64) -> u64 {
+        quants(levels)
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {
@@ -123,21 +139,28 @@ impl Unpack for Iq2Xs {
 /// The format.
 pub struct Iq2S;
 
-impl Unpack for Iq2S {
+impl Grouped for Iq2S {
     const ID: u32 = 22;
     const NAME: &'static str = "IQ2_S";
     const BYTES: usize = 82;
     const HALVES: bool = true;
 
+    const BITS: usize = 2;
+    const QUANTS: [i8; 16] = QUANTS;
+    const SIGNS: bool = true;
+
     #[inline(always)]
-    fn part(block: &[u8], part: usize) -> Part {
+    fn packed(block: &[u8], part: usize) -> Packed {
         let high = usize::from(block[66 + part]);
-        let eight = |i: usize| {
-            let entry = usize::from(block[2 + 4 * part + i]) | (high >> (2 * i) & 3) << 8;
-            signed(magnitudes(grids::IQ2_S[entry]), block[34 + 4 * part + i])
-        };
+        let entry = |i: usize| usize::from(block[2 + 4 * part + i]) | (high >> (2 * i) & 3) << 8;
+        let levels = four(|i| grids::IQ2_S[entry(i)]);
         let unit = half(short(block, 0)) * 0.125;
-        Part::halves([eight(0), eight(1), eight(2), eight(3)], unit, odd(block[74 + part]))
+        Packed { levels: [levels, 0], flags: long(block, 34 + 4 * part), unit, scales: odd(block[74 + part]) }
+    }
+
+    #[inline(always)]
+    fn quants(levels: u64) -> u64 {
+        quants(levels)
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {

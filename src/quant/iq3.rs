@@ -11,8 +11,8 @@
 //! `d × (2 s + 1)`. Source: ggml block layouts (`block_iq3_xxs`, `block_iq3_s`).
 
 use super::grids;
-use super::iq::{self, Grid, ONES, even_signs, half, long, short, signed, spread_nibbles};
-use super::rows::{LEN, Part, Unpack};
+use super::iq::{self, Grid, Grouped, ONES, Packed, even_signs, four, half, long, short, spread_sevens};
+use super::rows::LEN;
 use alloc::vec::Vec;
 
 /// The entries nearest to each four weights of a block, where a unit is `part` of the stored scale times `2 s + 1`.
@@ -29,24 +29,28 @@ fn entries(grid: &Grid<'_>, block: &[f32], scale: f32, each: &[u8]) -> Vec<usize
 /// The format.
 pub struct Iq3Xxs;
 
-impl Unpack for Iq3Xxs {
+impl Grouped for Iq3Xxs {
     const ID: u32 = 18;
     const NAME: &'static str = "IQ3_XXS";
     const BYTES: usize = 98;
     const HALVES: bool = false;
 
+    const BITS: usize = 4;
+    const QUANTS: [i8; 16] = [4, 12, 20, 28, 36, 44, 52, 62, 0, 0, 0, 0, 0, 0, 0, 0];
+    const SIGNS: bool = true;
+
     #[inline(always)]
-    fn part(block: &[u8], part: usize) -> Part {
-        let signs = long(block, 66 + 4 * part);
+    fn packed(block: &[u8], part: usize) -> Packed {
+        let bits = long(block, 66 + 4 * part);
         let entry = |i: usize| grids::IQ3_XXS[usize::from(block[2 + 8 * part + i])];
-        let eight = |i: usize| {
-            let levels = spread_nibbles(entry(2 * i), entry(2 * i + 1));
-            // 4 + 8 × level, and 2 more for level 7.
-            let magnitudes = 4 * ONES + 8 * levels + 2 * ((levels + ONES) >> 3 & ONES);
-            signed(magnitudes, even_signs(signs >> (7 * i)))
-        };
-        let unit = half(short(block, 0)) * (0.5 + (signs >> 28) as f32) * 0.5;
-        Part::whole([eight(0), eight(1), eight(2), eight(3)], unit)
+        let unit = half(short(block, 0)) * (0.5 + (bits >> 28) as f32) * 0.5;
+        Packed::whole([four(entry), four(|i| entry(4 + i))], even_signs(spread_sevens(bits)), unit)
+    }
+
+    #[inline(always)]
+    fn quants(levels: u64) -> u64 {
+        // 4 + 8 × level, and 2 more for level 7.
+        4 * ONES + 8 * levels + 2 * ((levels + ONES) >> 3 & ONES)
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {
@@ -71,23 +75,28 @@ impl Unpack for Iq3Xxs {
 /// The format.
 pub struct Iq3S;
 
-impl Unpack for Iq3S {
+impl Grouped for Iq3S {
     const ID: u32 = 21;
     const NAME: &'static str = "IQ3_S";
     const BYTES: usize = 110;
     const HALVES: bool = false;
 
+    const BITS: usize = 4;
+    const QUANTS: [i8; 16] = [1, 3, 5, 7, 9, 11, 13, 15, 0, 0, 0, 0, 0, 0, 0, 0];
+    const SIGNS: bool = true;
+
     #[inline(always)]
-    fn part(block: &[u8], part: usize) -> Part {
+    fn packed(block: &[u8], part: usize) -> Packed {
         let ninth = usize::from(block[66 + part]);
         let entry = |i: usize| grids::IQ3_S[usize::from(block[2 + 8 * part + i]) | (ninth >> i & 1) << 8];
-        let eight = |i: usize| {
-            let levels = spread_nibbles(entry(2 * i), entry(2 * i + 1));
-            signed(2 * levels + ONES, block[74 + 4 * part + i])
-        };
         let s = block[106 + part / 2] >> (part % 2 * 4) & 0xf;
         let unit = half(short(block, 0)) * f32::from(2 * s + 1);
-        Part::whole([eight(0), eight(1), eight(2), eight(3)], unit)
+        Packed::whole([four(entry), four(|i| entry(4 + i))], long(block, 74 + 4 * part), unit)
+    }
+
+    #[inline(always)]
+    fn quants(levels: u64) -> u64 {
+        2 * levels + ONES
     }
 
     fn quantize(weights: &[f32], row: &mut Vec<u8>) {

@@ -213,7 +213,7 @@ pub(super) unsafe fn repeated(x: *const int8x16_t) -> [int8x16_t; 8] {
 macro_rules! long {
     ($($name:ident = $instruction:literal, $arrangement:literal;)+) => {$(
         #[inline(always)]
-        fn $name(mut sum: int16x8_t, w: int8x16_t, x: int8x16_t) -> int16x8_t {
+        pub(super) fn $name(mut sum: int16x8_t, w: int8x16_t, x: int8x16_t) -> int16x8_t {
             // SAFETY: registers only.
             unsafe {
                 asm!(concat!($instruction, " {0:v}.8h, {1:v}.", $arrangement, ", {2:v}.", $arrangement),
@@ -248,7 +248,7 @@ pub(super) fn smull(w: int8x16_t, x: int8x16_t) -> (int16x8_t, int16x8_t) {
 macro_rules! pairs {
     ($($name:ident: $type:ty = $arrangement:literal;)+) => {$(
         #[inline(always)]
-        fn $name(mut low: $type, high: $type) -> $type {
+        pub(super) fn $name(mut low: $type, high: $type) -> $type {
             // SAFETY: registers only.
             unsafe {
                 asm!(concat!("addp {0:v}.", $arrangement, ", {0:v}.", $arrangement, ", {1:v}.", $arrangement),

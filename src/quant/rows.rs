@@ -4,8 +4,8 @@
 //! # How to add a format
 //!
 //! Implement [`Unpack`], and add `Row::of::<rows::Rows<NAME>>()` to the table. All that is asked for is what 32 weights
-//! mean, in plain code. It is right at every level by itself. One column costs 12 to 23 times the instructions of the same format
-//! with tiles, because unpacking is most of it, 32 columns three to five times (Q2_K, Q3_K and MXFP4 before and after they had some).
+//! mean, in plain code. It is right at every level by itself. One column costs 7 (TQ1_0 beside TQ2_0) to 14 times (IQ3_S
+//! beside Q3_K) the instructions of a format with tiles, because unpacking is most of it, 32 columns about twice.
 //!
 //! # The definition
 //!
@@ -13,6 +13,8 @@
 //! `sum = scale₀ × Σ₀ + scale₁ × Σ₁`, and `fma(sum, unit × x.scale, total)` adds them to the row's accumulator.
 
 use super::input::{BLOCK, Block, Inputs};
+#[cfg(target_arch = "aarch64")]
+use super::quads;
 use super::{Format, Sums, TILE};
 use crate::simd::Level;
 use crate::simd::fused::{Fused, Soft};
@@ -51,6 +53,17 @@ impl Part {
     }
 }
 
+/// A [`Part`] in vectors.
+#[cfg(target_arch = "aarch64")]
+pub struct Vectors {
+    /// The integers, in order.
+    pub quants: [int8x16_t; 2],
+    /// As in a [`Part`].
+    pub unit: f32,
+    /// As in a [`Part`].
+    pub scales: [i32; 2],
+}
+
 /// A format of blocks of 256 weights, of which any 32 can be unpacked alone.
 pub trait Unpack {
     /// Number in the GGUF tensor directory.
@@ -61,8 +74,23 @@ pub trait Unpack {
     const BYTES: usize;
     /// Whether the halves of a part have scales.
     const HALVES: bool;
+    /// Largest magnitude of a quant, up to 64: four products with activations fit in 16 bits (4 × 64 × 127 = 32,512).
+    const PEAK: u32;
     /// The weights from `32 × part` on of a block of [`Self::BYTES`] bytes.
     fn part(block: &[u8], part: usize) -> Part;
+    /// The same in vectors, where they are faster.
+    ///
+    /// # Safety
+    /// The block lies in normal memory.
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn vectors(block: &[u8], part: usize) -> Vectors {
+        let Part { quants: [a, b, c, d], unit, scales } = Self::part(block, part);
+        // SAFETY: Advanced SIMD is part of every AArch64 target of this project.
+        let quants =
+            [[a, b], [c, d]].map(|[low, high]| unsafe { vcombine_s8(vcreate_s8(low), vcreate_s8(high)) });
+        Vectors { quants, unit, scales }
+    }
     /// [`Format::quantize`].
     fn quantize(weights: &[f32], row: &mut Vec<u8>);
 }
@@ -136,11 +164,19 @@ impl<F: Unpack> Format for Rows<F> {
     }
 }
 
+/// Parts of a block.
+const PARTS: usize = LEN / BLOCK;
+
+/// The block that part `index` of a row is in.
+#[inline(always)]
+fn block_of<F: Unpack>(row: &[u8], index: usize) -> &[u8] {
+    &row[index / PARTS * F::BYTES..][..F::BYTES]
+}
+
 /// The 32 weights from `32 × index` on of a row.
 #[inline(always)]
 fn part_of<F: Unpack>(row: &[u8], index: usize) -> Part {
-    let parts = const { LEN / BLOCK };
-    F::part(&row[index / parts * F::BYTES..][..F::BYTES], index % parts)
+    F::part(block_of::<F>(row, index), index % PARTS)
 }
 
 #[inline(always)]
@@ -174,20 +210,48 @@ impl Stage {
         Self { quants: [[[0; 4]; BLOCK / 4]; TILE / 4], units: [0.0; TILE], scales: [[0; TILE]; 2] };
 
     /// Takes the weights from `32 × index` on of the rows.
+    #[cfg(target_arch = "aarch64")]
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn fill<F: Unpack>(&mut self, rows: &[&[u8]; TILE], index: usize) {
+        let (quads, _) = rows.as_chunks::<4>();
+        for (quad, (rows, words)) in quads.iter().zip(&mut self.quants).enumerate() {
+            let mut halves = [[vdupq_n_s32(0); 4]; 2];
+            for (row, bytes) in rows.iter().enumerate() {
+                // SAFETY: weights lie in normal memory.
+                let Vectors { quants, unit, scales } =
+                    unsafe { F::vectors(block_of::<F>(bytes, index), index % PARTS) };
+                halves[0][row] = vreinterpretq_s32_s8(quants[0]);
+                halves[1][row] = vreinterpretq_s32_s8(quants[1]);
+                self.units[4 * quad + row] = unit;
+                if F::HALVES {
+                    self.scales[0][4 * quad + row] = scales[0];
+                    self.scales[1][4 * quad + row] = scales[1];
+                }
+            }
+            for (half, rows) in halves.into_iter().enumerate() {
+                // SAFETY: four of eight vectors of a quad, aligned.
+                unsafe {
+                    words.as_mut_ptr().cast::<[int32x4_t; 4]>().add(half).write(neon::transpose(rows));
+                }
+            }
+        }
+    }
+
+    /// Takes the weights from `32 × index` on of the rows.
+    #[cfg(not(target_arch = "aarch64"))]
     #[inline(always)]
-    fn fill<F: Unpack>(&mut self, tile: &[u8], row_bytes: usize, index: usize) {
-        for row in 0..TILE {
-            let part = part_of::<F>(&tile[row * row_bytes..][..row_bytes], index);
+    fn fill<F: Unpack>(&mut self, rows: &[&[u8]; TILE], index: usize) {
+        for (row, bytes) in rows.iter().enumerate() {
+            let part = part_of::<F>(bytes, index);
             let quad = &mut self.quants[row / 4];
             for (i, eight) in part.quants.into_iter().enumerate() {
                 quad[2 * i][row % 4] = eight as u32;
                 quad[2 * i + 1][row % 4] = (eight >> 32) as u32;
             }
             self.units[row] = part.unit;
-            for half in 0..2 {
-                if F::HALVES {
-                    self.scales[half][row] = part.scales[half];
-                }
+            if F::HALVES {
+                [self.scales[0][row], self.scales[1][row]] = part.scales;
             }
         }
     }
@@ -231,8 +295,9 @@ macro_rules! multiply {
             let mut stage = Stage::EMPTY;
             for (tile, sums) in tiles.chunks_exact(TILE * row_bytes).zip(sums.chunks_exact_mut(columns)) {
                 sums.fill([0.0; TILE]);
+                let rows = core::array::from_fn(|row| &tile[row * row_bytes..][..row_bytes]);
                 for index in 0..inputs.blocks() {
-                    stage.fill::<F>(tile, row_bytes, index);
+                    stage.fill::<F>(&rows, index);
                     for (column, sums) in sums.iter_mut().enumerate() {
                         $add::<F>(&stage, inputs.block(first + column, index), sums);
                     }
@@ -258,8 +323,8 @@ fn add_dotprod<F: Unpack>(stage: &Stage, x: Block<'_>, sums: &mut Sums) {
     let (low, high) = unsafe { neon::load_pair(x.quants.as_ptr().cast()) };
     let zero = vdupq_n_s32(0);
     for (quad, words) in stage.quants.iter().enumerate() {
-        // SAFETY: eight vectors, aligned.
-        let w = unsafe { words.as_ptr().cast::<[int8x16_t; 8]>().read() };
+        // SAFETY: eight vectors.
+        let w = unsafe { quads::bytes(&mut words.as_ptr().cast()) };
         let first = neon::sdot_lane::<0>(zero, w[0], low);
         let first = neon::sdot_lane::<1>(first, w[1], low);
         let first = neon::sdot_lane::<2>(first, w[2], low);
@@ -273,48 +338,30 @@ fn add_dotprod<F: Unpack>(stage: &Stage, x: Block<'_>, sums: &mut Sums) {
     }
 }
 
-/// The same without: products of two columns fit in 16 bits, whatever the quants (2 × 128 × 127 = 32,512).
+/// The same without.
 #[cfg(target_arch = "aarch64")]
 #[inline]
 #[target_feature(enable = "neon")]
 fn add_neon<F: Unpack>(stage: &Stage, x: Block<'_>, sums: &mut Sums) {
-    // SAFETY: 32 quants.
-    let (low, high) = unsafe { neon::load_pair(x.quants.as_ptr().cast()) };
-    let (l, h) = (vreinterpretq_s32_s8(low), vreinterpretq_s32_s8(high));
-    let repeated = [
-        vreinterpretq_s8_s32(vdupq_laneq_s32::<0>(l)),
-        vreinterpretq_s8_s32(vdupq_laneq_s32::<1>(l)),
-        vreinterpretq_s8_s32(vdupq_laneq_s32::<2>(l)),
-        vreinterpretq_s8_s32(vdupq_laneq_s32::<3>(l)),
-        vreinterpretq_s8_s32(vdupq_laneq_s32::<0>(h)),
-        vreinterpretq_s8_s32(vdupq_laneq_s32::<1>(h)),
-        vreinterpretq_s8_s32(vdupq_laneq_s32::<2>(h)),
-        vreinterpretq_s8_s32(vdupq_laneq_s32::<3>(h)),
-    ];
+    const { assert!(F::PEAK <= 64, "four products fit in 16 bits") };
+    // SAFETY: 32 quants, which inputs keep aligned.
+    let repeated = unsafe { quads::repeated(x.quants.as_ptr().cast()) };
     for (quad, words) in stage.quants.iter().enumerate() {
-        // SAFETY: eight vectors, aligned.
-        let w = unsafe { words.as_ptr().cast::<[int8x16_t; 8]>().read() };
-        let mut halves = [vdupq_n_s32(0); 2];
-        for (half, sum) in halves.iter_mut().enumerate() {
-            let at = 4 * half;
-            let pair = |i: usize| {
-                let low = vmull_s8(vget_low_s8(w[at + i]), vget_low_s8(repeated[at + i]));
-                let low = vmlal_s8(low, vget_low_s8(w[at + i + 1]), vget_low_s8(repeated[at + i + 1]));
-                (
-                    low,
-                    vmlal_high_s8(
-                        vmull_high_s8(w[at + i], repeated[at + i]),
-                        w[at + i + 1],
-                        repeated[at + i + 1],
-                    ),
-                )
-            };
-            let ((a, b), (c, d)) = (pair(0), pair(2));
-            *sum = vpaddq_s32(vpadalq_s16(vpaddlq_s16(a), c), vpadalq_s16(vpaddlq_s16(b), d));
-        }
-        if !F::HALVES {
-            halves[1] = vaddq_s32(halves[0], halves[1]);
-        }
+        // SAFETY: eight vectors.
+        let w = unsafe { quads::bytes(&mut words.as_ptr().cast()) };
+        let more = |(low, high), i: usize| {
+            (quads::smlal(low, w[i], repeated[i]), quads::smlal2(high, w[i], repeated[i]))
+        };
+        let half = |i: usize| {
+            let (low, high) = more(more(more(quads::smull(w[i], repeated[i]), i + 1), i + 2), i + 3);
+            // Rows 0 and 1 are in the low halves, 2 and 3 in the high ones. Two sums of four products fit where a quant has 5 bits.
+            match F::PEAK {
+                ..=32 => vpaddlq_s16(quads::addp_16(low, high)),
+                _ => quads::addp_32(vpaddlq_s16(low), vpaddlq_s16(high)),
+            }
+        };
+        let [first, second] = [half(0), half(4)];
+        let halves = if F::HALVES { [first, second] } else { [first, vaddq_s32(first, second)] };
         // SAFETY: `quad` is below 4.
         unsafe { finish_neon::<F>(stage, quad, halves, &x, sums) };
     }

@@ -358,3 +358,22 @@ pub fn prefetch<const AHEAD: usize>(from: *const u8) {
 pub fn sums(v: [int32x4_t; 4]) -> int32x4_t {
     vpaddq_s32(vpaddq_s32(v[0], v[1]), vpaddq_s32(v[2], v[3]))
 }
+
+/// Four rows of four words become four columns.
+///
+/// # Safety
+/// None beyond Advanced SIMD, which every AArch64 target of this project has.
+#[inline]
+#[target_feature(enable = "neon")]
+pub fn transpose(rows: [int32x4_t; 4]) -> [int32x4_t; 4] {
+    let [upper, lower] = [0, 2].map(|row| {
+        let (even, odd) = (vtrn1q_s32(rows[row], rows[row + 1]), vtrn2q_s32(rows[row], rows[row + 1]));
+        [vreinterpretq_s64_s32(even), vreinterpretq_s64_s32(odd)]
+    });
+    [
+        vreinterpretq_s32_s64(vtrn1q_s64(upper[0], lower[0])),
+        vreinterpretq_s32_s64(vtrn1q_s64(upper[1], lower[1])),
+        vreinterpretq_s32_s64(vtrn2q_s64(upper[0], lower[0])),
+        vreinterpretq_s32_s64(vtrn2q_s64(upper[1], lower[1])),
+    ]
+}
