@@ -143,7 +143,7 @@ static KEYS: &[Key] = &[
     Key {
         name: "template",
         alias: "chat_template",
-        accepts: "`auto` (the one in the model's file) or a name: chatml, llama2, llama3, gemma, mistral, alpaca …",
+        accepts: "`auto` (the one in the model's file) or a name: phi4, chatml, llama3, gemma, granite, command-r, deepseek3, exaone, phi3, tulu, zephyr, mistral-v7, llama2, mistral, minicpm, openchat, vicuna, deepseek, alpaca",
         set: |c, v| {
             or_word(v, "auto", |v| builtin::named(v).map(|row| row.name.into())).map(|v| c.template = v)
         },
@@ -552,6 +552,10 @@ prefetch = 2
             config.set(name, value).unwrap();
         }
         assert_eq!(config, Config::default());
+        let accepts = Setting::named("template").unwrap().accepts();
+        for row in builtin::BUILT_IN {
+            assert!(accepts.contains(&alloc::format!(" {}", row.name)), "{}", row.name);
+        }
         assert!(config.set("logit_bias", "3").is_err() && config.set("template", "mine").is_err());
     }
 

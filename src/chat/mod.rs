@@ -260,7 +260,7 @@ impl fmt::Display for ChatError {
             ),
             Failure::Unusable(error) => write!(
                 f,
-                "the model's own chat template can't be used ({}): chatting with the built-in template '{name}' instead, and answers may be odd; `set template NAME` chooses another",
+                "the model's own chat template can't be used ({}): chatting with the built-in template '{name}' instead, and answers may be odd; `set template NAME` (on a PC `--template NAME`) chooses another",
                 error.to_string().trim_end_matches('.')
             ),
         }

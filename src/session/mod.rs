@@ -299,7 +299,7 @@ impl fmt::Display for SessionError {
             Self::Template(error) => {
                 write!(
                     f,
-                    "the chat template failed ({error}): `reset` starts afresh, `set template NAME` chooses another"
+                    "the chat template failed ({error}): `reset` starts afresh, `set template NAME` (on a PC `--template NAME`) chooses another"
                 )
             }
             Self::NoContext => f.write_str("a context of 0 tokens holds nothing: choose at least 1"),

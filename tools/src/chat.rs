@@ -26,7 +26,7 @@ pub struct Args {
     /// Continue the text as it stands, without the model's chat template
     #[arg(long)]
     raw: bool,
-    /// Use this built-in chat template instead of the file's: chatml, llama2, llama3, gemma, mistral, alpaca …
+    /// Use this built-in chat template instead of the file's: phi4, chatml, llama3, gemma, granite, command-r, deepseek3, exaone, phi3, tulu, zephyr, mistral-v7, llama2, mistral, minicpm, openchat, vicuna, deepseek, alpaca
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
     /// Ask a model that can think before it answers to do so

