@@ -102,7 +102,7 @@ struct Mixture {
 const LLAMA: Family = Family {
     architecture: "llama",
     name: "Llama and its kin",
-    examples: "Llama 2, 3, 3.1, 3.2, TinyLlama, SmolLM, SmolLM2, Mistral, Mixtral, Yi, Vicuna",
+    examples: "Llama 2, 3, 3.1, 3.2, TinyLlama, SmolLM, SmolLM2, Mistral, Yi, Vicuna",
     rope: Some(Layout::Pairs),
     norm: NormKind::Rms,
     norms_before: true,

@@ -1,7 +1,7 @@
 //! The options about how tokens are chosen, when an answer ends and what it may be: an option for each of the engine's
 //! [`FIELDS`], and those that are no numbers.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgMatches, Command, Error, FromArgMatches};
 use embodios::generate::Conversation;
 use embodios::grammar::Form;
@@ -53,6 +53,10 @@ impl Sampling {
     /// All that is no number.
     pub fn apply(&self, conversation: &mut Conversation) -> Result<()> {
         if let Some(Bias(bias)) = &self.logit_bias {
+            let vocabulary = conversation.model().spec().vocabulary;
+            if let Some((token, _)) = bias.iter().find(|(token, _)| *token as usize >= vocabulary) {
+                bail!("--logit-bias: the model has no token {token}, its last is {}", vocabulary - 1);
+            }
             conversation.set_bias(bias.clone());
         }
         if !self.dry_sequence_breaker.is_empty() {

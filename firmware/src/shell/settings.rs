@@ -74,6 +74,10 @@ pub fn set(shell: &mut Shell, rest: &str) {
                 shell.say("This model's template knows no such switch: it makes no difference.");
             }
         }
+        "logit_bias" => {
+            shell.prepare_next();
+            shell.check_bias();
+        }
         _ => shell.prepare_next(),
     }
 }
@@ -114,6 +118,22 @@ impl Shell<'_> {
         conversation.set_template(template.unwrap_or_else(|| Arc::clone(model.template())));
         self.take_form();
         self.prepare_next();
+        self.check_bias();
+    }
+
+    /// Says which tokens with a bias the model does not have.
+    fn check_bias(&mut self) {
+        let Some(talker) = &self.talker else { return };
+        let vocabulary = talker.conversation.model().spec().vocabulary;
+        let unknown =
+            self.config.bias.iter().map(|(token, _)| *token).find(|token| *token as usize >= vocabulary);
+        if let Some(token) = unknown {
+            let last = vocabulary.saturating_sub(1);
+            self.say_of(
+                "logit_bias",
+                format_args!("The model has no token {token}: its last is {last}. This bias does nothing."),
+            );
+        }
     }
 
     /// Tells the conversation what is set about the next answers.

@@ -422,6 +422,16 @@ fn keys_and_values_in_8_bits_take_about_half_and_heads_that_do_not_fit_keep_16()
 }
 
 #[test]
+fn a_bias_for_a_token_that_the_model_does_not_have_is_told() {
+    let text = chat("set logit_bias 3+1\rset logit_bias 3+1,999999+1\r");
+    assert!(!after(&text, "set logit_bias 3+1").contains("no token"), "{text}");
+    assert!(
+        after(&text, "set logit_bias 3+1,999999+1").contains("has no token 999999: its last is "),
+        "{text}"
+    );
+}
+
+#[test]
 fn the_template_and_thinking_are_set_and_shown() {
     let text = chat(
         "status\rset template alpaca\rstatus\rhello\rset template klingon\rset think off\rset template auto\r",
