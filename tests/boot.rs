@@ -27,10 +27,12 @@ use embodi::qemu::{Board, Emulator, Failure, Machine};
 use embodi::setup::program;
 use embodi::{build, models};
 use embodios::generate::{Conversation, Event};
+use embodios::gguf::kinds::KINDS;
 use embodios::sampler::Settings;
 use embodios::source::Memory;
 use embodios::{ByteSource, LoadOptions, Model, Session, quant, synth};
 use std::fs;
+use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -857,24 +859,31 @@ fn a_bad_model_alone_on_the_card_leads_to_the_prompt_all_the_same() {
 
 #[test]
 fn a_model_larger_than_memory_is_refused_with_what_it_needs_and_what_is_free() {
-    // The last tensor made 1 GB long: the directory says so, and the file is as long.
-    let mut file = tiny("F32");
-    let name = b"\x0d\0\0\0\0\0\0\0output.weight"; // with its length before it: it ends other names
-    let at = file.windows(name.len()).position(|window| window == name).expect("the last tensor");
-    let rows = at + name.len() + 4 + 8;
-    let old = u64::from_le_bytes(file[rows..rows + 8].try_into().unwrap());
-    let new: u64 = 1_000_000_000 / 256;
-    file[rows..rows + 8].copy_from_slice(&new.to_le_bytes());
+    // Nobody gets as far as its weights, so they are a hole in the file.
+    let case = synth::shapes::published("tinyllama-1.1b")
+        .and_then(synth::shapes::Published::case)
+        .expect("a known shape");
+    let format = KINDS.iter().find(|kind| kind.name == "Q8_0").expect("a format of GGUF");
+    let plan = synth::Recipe { case, format, seed: 1 }.plan().expect("a model");
     let scratch = Scratch::new().unwrap();
     let path = scratch.path().join("large.gguf");
-    let length = file.len() as u64 + (new - old) * 256;
-    fs::write(&path, &file).unwrap();
-    fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(length)).unwrap();
+    let mut file = fs::File::create(&path).unwrap();
+    let mut written = 0;
+    let mut beginning = |bytes: &[u8]| {
+        written += bytes.len();
+        if written < 4 << 20 { file.write_all(bytes) } else { Ok(()) }
+    };
+    plan.write(&mut beginning).unwrap();
+    file.set_len(plan.bytes()).unwrap();
     let card = tiny_card().with_bytes("EMBODIOS.CFG", "model = tiny.gguf\n").with_file(&path).unwrap();
     let mut rig = Rig::boot(&card, "");
     rig.prompt();
     let answer = rig.answers("load large", "needs");
+    // 1,114 MiB of weights, and what goes with the least context.
+    rig.holds(&answer, "large.gguf needs 11");
     rig.holds(&answer, "is free");
+    let models = rig.answers("models", "large.gguf");
+    rig.holds(&models, "too big: needs 11");
     rig.answers("tokens hello", "tokens"); // the model before it is still there
 }
 

@@ -15,7 +15,7 @@ use core::ops::ControlFlow;
 use embodios::gguf::Gguf;
 use embodios::gguf::split::{self, ShardName};
 use embodios::model::budget::Budget;
-use embodios::model::{LoadError, LoadOptions, Model, Opened, Progress, families};
+use embodios::model::{self, LoadError, LoadOptions, Model, Opened, Progress, families};
 use embodios::{ByteSource, KvFormat, Level};
 
 use crate::config::{FILE, Place, unquoted};
@@ -242,6 +242,15 @@ pub fn fit(wanted: usize, free: u64, need: impl Fn(usize) -> u64) -> Fit {
     Fit::Less(fits)
 }
 
+/// What a header says of a model in some memory.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// How much of the wanted context it can have.
+    pub fit: Fit,
+    /// The largest context that fits, up to what the model was made for; 0 where none does.
+    pub largest: usize,
+}
+
 /// Reads the header and says how much context the model can have in `free` bytes, which are in stretches that
 /// `holds` knows; a sentence if it can't be used.
 pub fn plan(
@@ -250,8 +259,9 @@ pub fn plan(
     (wanted, kv): (Option<usize>, KvFormat),
     free: u64,
     holds: impl Fn(&[u64]) -> bool,
-) -> Result<Fit, LoadError> {
+) -> Result<Plan, LoadError> {
     let spec = families::spec(gguf)?;
+    model::check(gguf)?;
     let context = wanted.unwrap_or(CONTEXT).min(spec.context);
     // Weights that are in memory already take no more of it.
     let there = source.bytes.in_place().is_some();
@@ -269,11 +279,17 @@ pub fn plan(
             holds(&[budget.weights, half, half, budget.scratch, budget.tokenizer])
         })
     };
-    let whole = fit(context, free, need);
-    Ok(match (whole, fit(context, free, |context| if held(context) { need(context) } else { u64::MAX })) {
+    let need_held = |context| if held(context) { need(context) } else { u64::MAX };
+    let fit_held = match (fit(context, free, need), fit(context, free, need_held)) {
         (Fit::Whole(least) | Fit::Less(least), Fit::Not(_)) => Fit::Scattered(need(CONTEXT_LEAST.min(least))),
-        (_, fits) => fits,
-    })
+        (too_big @ Fit::Not(_), _) => too_big,
+        (_, held) => held,
+    };
+    let largest = match fit(spec.context, free, need_held) {
+        Fit::Whole(context) | Fit::Less(context) => context,
+        Fit::Not(_) | Fit::Scattered(_) => 0,
+    };
+    Ok(Plan { fit: fit_held, largest })
 }
 
 /// Reads a model's header and checks that it can run and fits into `free` bytes; gives its context, too, and says so
@@ -292,14 +308,14 @@ pub fn check(
     let refuse = |console: &mut Console, why: LoadError| {
         console.line(format_args!("{name} can't be used: {why}."));
     };
-    let (fits, gguf) = match fits {
+    let (Plan { fit, largest }, gguf) = match fits {
         Ok(fits) => fits,
         Err(why) => {
             refuse(console, why);
             return None;
         }
     };
-    let context = match fits {
+    let context = match fit {
         Fit::Not(need) => {
             let (need, free) = (Mib(need), Mib(free));
             console.line(format_args!(
@@ -333,8 +349,7 @@ pub fn check(
     };
     if let Ok(budget) = Budget::of(&gguf, context, kv) {
         let there = source.bytes.in_place().is_some();
-        let all = if there { free.saturating_add(budget.weights) } else { free };
-        let largest = Budget::largest_context(&gguf, kv, all).unwrap_or(context).max(context);
+        let largest = largest.max(context);
         console.dim(Needs { budget, there, largest, free });
     }
     match Opened::new(gguf) {
@@ -463,23 +478,31 @@ mod tests {
         let bytes = embodios::synth::tiny(1, format).leak();
         let source = Source { name: "tiny.gguf".into(), bytes: Box::new(embodios::source::Memory(bytes)) };
         let gguf = Gguf::open(&*source.bytes).expect("a sound file");
-        assert!(matches!(plan(&gguf, &source, (None, KvFormat::F16), 1 << 40, |_| true), Ok(Fit::Whole(_))));
-        assert!(matches!(
-            plan(&gguf, &source, (None, KvFormat::F16), 1 << 40, |_| false),
-            Ok(Fit::Scattered(1..))
-        ));
-        assert!(matches!(plan(&gguf, &source, (None, KvFormat::F16), 10, |_| true), Ok(Fit::Not(_))));
-        assert!(matches!(plan(&gguf, &source, (None, KvFormat::F16), 10, |_| false), Ok(Fit::Not(_))));
+        let whole = embodios::model::families::spec(&gguf).expect("a family").context;
+        let planned = |wanted: Option<usize>, free: u64, holds: &dyn Fn(&[u64]) -> bool| {
+            plan(&gguf, &source, (wanted, KvFormat::F16), free, holds).expect("a model that runs")
+        };
+        let least = Budget::of(&gguf, CONTEXT_LEAST.min(whole), KvFormat::F16).expect("a family").total();
+        assert_eq!(
+            planned(None, 1 << 40, &|_| true),
+            Plan { fit: Fit::Whole(whole.min(CONTEXT)), largest: whole }
+        );
+        assert_eq!(planned(None, 1 << 40, &|_| false), Plan { fit: Fit::Scattered(least), largest: 0 });
+        // What it needs is told, whether or not there is a stretch for it.
+        assert_eq!(planned(None, 10, &|_| true), Plan { fit: Fit::Not(least), largest: 0 });
+        assert_eq!(planned(None, 10, &|_| false), Plan { fit: Fit::Not(least), largest: 0 });
         let keys = |context: usize| {
             let seen = core::cell::Cell::new(0);
-            let _ = plan(&gguf, &source, (Some(context), KvFormat::F16), 1 << 40, |pieces| {
-                seen.set(pieces[1]);
+            planned(Some(context), 1 << 40, &|pieces| {
+                if seen.get() == 0 {
+                    seen.set(pieces[1]);
+                }
                 true
             });
             seen.get()
         };
-        let fits = plan(&gguf, &source, (Some(400), KvFormat::F16), 1 << 40, |pieces| pieces[1] <= keys(300));
-        assert!(matches!(fits, Ok(Fit::Less(300))), "{fits:?}");
+        let held = |pieces: &[u64]| pieces[1] <= keys(300);
+        assert_eq!(planned(Some(400), 1 << 40, &held), Plan { fit: Fit::Less(300), largest: 300 });
     }
 
     #[test]

@@ -56,11 +56,6 @@ impl Budget {
 
     /// The largest context that fits into so much memory, in tokens, at most what the model was made for; 0 if not one
     /// token does.
-    pub fn largest_context(gguf: &Gguf, kv: KvFormat, free: u64) -> Result<usize, LoadError> {
-        let spec = families::spec(gguf)?;
-        Ok(Self::largest_with_spec(gguf, &spec, kv, free))
-    }
-
     pub(crate) fn largest_with_spec(gguf: &Gguf, spec: &Spec, kv: KvFormat, free: u64) -> usize {
         let fits = |context| Self::with_spec(gguf, spec, context, kv).total() <= free;
         let (mut few, mut many) = (0, spec.context);

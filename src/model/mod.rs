@@ -165,6 +165,12 @@ pub struct Opened {
     tokenizer: Tokenizer,
 }
 
+/// Whether the family and every tensor of a header are those of a model that runs; the tokenizer, which takes memory to be
+/// read, is left to [`Opened::new`].
+pub fn check(gguf: &Gguf) -> Result<(), LoadError> {
+    weights::check(gguf, families::family(gguf)?, &families::spec(gguf)?)
+}
+
 impl Opened {
     /// Checks all that can be known from a header: architecture, tokenizer, every tensor.
     pub fn new(gguf: Gguf) -> Result<Self, LoadError> {

@@ -7,7 +7,7 @@ use embodios::KvFormat;
 use embodios::chat::Template;
 use embodios::gguf::{Gguf, Value, kinds};
 use embodios::model::budget::Budget;
-use embodios::model::{Opened, families};
+use embodios::model::{self, Opened, families};
 use embodios::tokenizer::Tokenizer;
 use std::collections::BTreeMap;
 
@@ -173,6 +173,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if let Err(error) = Opened::new(Gguf::open(&host::open(&args.model)?).map_err(host::said)?) {
         println!("it can't be run: {error}");
+        return Ok(());
     }
     println!("\nmemory, in MiB, keys and values in {}", args.kv);
     println!("  context  weights   cache  scratch  tokenizer  in all");
@@ -202,6 +203,7 @@ const CONTEXT_LEAST: usize = 256;
 /// Says whether a board holds a model; an error if it does not.
 fn judge(gguf: &Gguf, board: &Board, args: &Args) -> Result<()> {
     let spec = families::spec(gguf).map_err(host::said)?;
+    model::check(gguf).map_err(host::said).context("it can't be run")?;
     let context = args.ctx.unwrap_or(spec.context);
     ensure!(
         (1..=spec.context).contains(&context),

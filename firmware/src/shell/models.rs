@@ -45,7 +45,7 @@ pub fn models(shell: &mut Shell, _: &str) {
                 let fits = Gguf::open(&*source.bytes)
                     .map_err(LoadError::from)
                     .and_then(|gguf| loader::plan(&gguf, &source, shell.config.needs(), free, holds));
-                match fits {
+                match fits.map(|plan| plan.fit) {
                     Ok(Fit::Whole(context)) => format!("fits, context {context}"),
                     Ok(Fit::Less(context)) => format!("fits with a context of {context}"),
                     Ok(Fit::Not(need)) => format!("too big: needs {}, {} is free", Mib(need), Mib(free)),
