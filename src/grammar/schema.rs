@@ -2,10 +2,10 @@
 //!
 //! The part of JSON Schema that llama.cpp converts: `type` (one or several), `properties`, `required`,
 //! `additionalProperties`, `items`, `prefixItems`, `minItems`, `maxItems`, `enum`, `const`, `anyOf`, `oneOf`, `allOf` of
-//! objects, `$ref` into the same text, `minLength`, `maxLength`, `pattern`, `format` (date, time, date-time, uuid), bounds
+//! objects or of one schema, `$ref` into the same text, `minLength`, `maxLength`, `pattern`, `format` (date, time, date-time, uuid), bounds
 //! of integers. As there, properties come in the order of the schema, required ones first; without
 //! `additionalProperties` an object has only those named; `oneOf` is `anyOf`. What else a schema asks for is not enforced,
-//! and told.
+//! and told; what contradicts itself is an error.
 //!
 //! Rules are written one after the other from a list of what is still to be written, so nested schemas need no recursion.
 
@@ -76,6 +76,9 @@ const KNOWN: [&str; 29] = [
 ];
 const INTEGER_BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
 
+/// References that are followed one after the other, or parts of one object: more are a circle.
+const MOST_REFERENCES: usize = 1000;
+
 /// A schema as a grammar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema {
@@ -99,6 +102,15 @@ pub enum SchemaError {
     },
     /// A `$ref` that leads nowhere.
     Reference(String),
+    /// A member that has to be there and is not among those that may be.
+    Required {
+        /// The way there.
+        path: String,
+        /// The member's name.
+        name: String,
+    },
+    /// A `$ref` that leads back to itself.
+    Circle(String),
     /// A pattern that no grammar is written for, and what in it.
     Pattern(String, &'static str),
 }
@@ -112,6 +124,17 @@ impl fmt::Display for SchemaError {
                 write!(
                     f,
                     "the schema has a $ref to {name}, which leads nowhere in it: it takes #/… of the same text"
+                )
+            }
+            Self::Required { path, name } => write!(
+                f,
+                "the schema at {path} requires `{name}`, which is not among its properties: name it there, or allow \
+                 additionalProperties"
+            ),
+            Self::Circle(name) => {
+                write!(
+                    f,
+                    "the schema has a $ref to {name}, which leads back to itself: no value is described"
                 )
             }
             Self::Pattern(pattern, what) => write!(f, "the pattern {pattern} can't be followed: {what}"),
@@ -183,6 +206,22 @@ fn value(json: &Json) -> String {
     let mut text = String::new();
     json.write(&mut text);
     literal(&text)
+}
+
+/// Whether a value is of a type.
+fn is(value: &Json, kind: &str) -> bool {
+    match value {
+        Json::Null => kind == "null",
+        Json::Bool(_) => kind == "boolean",
+        Json::Number(number) => {
+            kind == "number"
+                || kind == "integer"
+                    && number.parse::<f64>().is_ok_and(|number| number == libm::trunc(number))
+        }
+        Json::Text(_) => kind == "string",
+        Json::Array(_) => kind == "array",
+        Json::Object(_) => kind == "object",
+    }
 }
 
 /// A character as part of a class.
@@ -271,15 +310,36 @@ impl<'s> Writer<'s> {
             return if rules.is_empty() { wrong("type is an empty array") } else { Ok(rules.join(" | ")) };
         }
         if let Some(only) = schema.get("const") {
-            return Ok(value(only));
+            let kind = kind.or(schema.get("type").and_then(Json::text));
+            return if kind.is_none_or(|kind| is(only, kind)) {
+                Ok(value(only))
+            } else {
+                wrong("const is of another type")
+            };
         }
         if let Some(values) = schema.get("enum") {
             let Some(values @ [_, ..]) = values.array() else {
                 return wrong("enum takes an array of values");
             };
-            return Ok(values.iter().map(value).collect::<Vec<_>>().join(" | "));
+            let kind = kind.or(schema.get("type").and_then(Json::text));
+            let values: Vec<_> =
+                values.iter().filter(|one| kind.is_none_or(|kind| is(one, kind))).map(value).collect();
+            return if values.is_empty() {
+                wrong("no value of enum is of its type")
+            } else {
+                Ok(values.join(" | "))
+            };
         }
         let has = |name: &str| schema.get(name).is_some();
+        if let (Some(all), false) = (schema.get("allOf"), has("properties") || has("additionalProperties")) {
+            let Some(all @ [_, ..]) = all.array() else { return wrong("allOf takes an array of schemas") };
+            if let ([only], false) = (all, has("type") || all.iter().all(|part| self.is_object(part))) {
+                return Ok(self.later(only, None, &format!("{rule}-all"), format!("{path}/allOf/0")));
+            }
+            if !all.iter().all(|part| self.is_object(part)) {
+                return wrong("allOf is followed for objects, or for one schema: write the others as one");
+            }
+        }
         let kind = match (kind, schema.get("type")) {
             (Some(kind), _) => *kind,
             (None, Some(kind)) => match kind.text() {
@@ -304,11 +364,39 @@ impl<'s> Writer<'s> {
         }
     }
 
+    /// Whether a schema says that it is of an object.
+    fn is_object(&self, mut schema: &'s Json) -> bool {
+        for _ in 0..MOST_REFERENCES {
+            match schema.get("$ref").and_then(Json::text).map(|reference| self.target(reference)) {
+                Some(Some(target)) => schema = target,
+                Some(None) => return true, // what leads nowhere is told where it is followed
+                None => break,
+            }
+        }
+        let parts = ["properties", "additionalProperties", "required"];
+        schema.get("type").and_then(Json::text) == Some("object")
+            || schema
+                .get("allOf")
+                .and_then(Json::array)
+                .is_some_and(|all| all.iter().all(|part| self.is_object(part)))
+            || (schema.get("type").is_none() && parts.into_iter().any(|name| schema.get(name).is_some()))
+    }
+
     fn reference(&mut self, reference: &str) -> Made<String> {
         if let Some(rule) = self.references.get(reference) {
             return Ok(rule.clone());
         }
-        let target = self.target(reference).ok_or_else(|| SchemaError::Reference(reference.into()))?;
+        let nowhere = || SchemaError::Reference(reference.into());
+        let target = self.target(reference).ok_or_else(nowhere)?;
+        // A circle of nothing but references describes no value.
+        let mut last = target;
+        for followed in 0.. {
+            let Some(next) = last.get("$ref").and_then(Json::text) else { break };
+            if followed == MOST_REFERENCES {
+                return Err(SchemaError::Circle(reference.into()));
+            }
+            last = self.target(next).ok_or_else(|| SchemaError::Reference(next.into()))?;
+        }
         let wish = reference.rsplit('/').next().unwrap_or_default();
         let rule = self.later(target, None, wish, reference.into());
         self.references.insert(reference.into(), rule.clone());
@@ -341,27 +429,69 @@ impl<'s> Writer<'s> {
     }
 
     fn array(&mut self, schema: &'s Json, rule: &str, path: &str) -> Made<String> {
-        let items = schema.get("items").map(|items| ("items", items));
-        let (key, items) =
-            match items.or_else(|| schema.get("prefixItems").map(|items| ("prefixItems", items))) {
-                None => ("items", &Json::Bool(true)),
-                Some(items) => items,
-            };
-        if let Some(items) = items.array() {
-            let each = items.iter().enumerate();
-            let rules: Vec<_> = each
-                .map(|(n, item)| self.later(item, None, &format!("{rule}-{n}"), format!("{path}/{key}/{n}")))
-                .collect();
-            return Ok(format!("\"[\" space {} space \"]\"", rules.join(" \",\" space ")));
-        }
-        let least = self.count(schema, "minItems", path)?.unwrap_or(0);
-        let most = self.count(schema, "maxItems", path)?;
-        let item = match items {
-            Json::Bool(true) => "value".into(),
-            _ => self.later(items, None, &format!("{rule}-item"), format!("{path}/{key}")),
+        let (least, most) = self.counts(schema, ["minItems", "maxItems"], path)?;
+        // What stands first: `prefixItems`, or `items` as an array in older schemas.
+        let first = match (schema.get("prefixItems"), schema.get("items")) {
+            (Some(first), _) => Some(("prefixItems", first)),
+            (None, Some(items @ Json::Array(_))) => Some(("items", items)),
+            (None, _) => None,
         };
-        let list = repeated(&item, least, most, "\",\" space");
+        let Some((key, first)) = first else {
+            let item = self.item(schema.get("items"), rule, path);
+            let list = repeated(&item, least, most, "\",\" space");
+            return Ok(format!("\"[\" space {list} space \"]\""));
+        };
+        let wrong = |what| Err(SchemaError::Wrong { path: path.into(), what });
+        let Some(first) = first.array() else { return wrong("prefixItems takes an array of schemas") };
+        let count = first.len() as u64;
+        if most.is_some_and(|most| most < count) {
+            return wrong("prefixItems has more than maxItems allows");
+        }
+        let each = first.iter().enumerate();
+        let rules: Vec<_> = each
+            .map(|(n, item)| self.later(item, None, &format!("{rule}-{n}"), format!("{path}/{key}/{n}")))
+            .collect();
+        let mut list = rules.join(" \",\" space ");
+        match schema.get("items") {
+            Some(items @ (Json::Object(_) | Json::Bool(true))) => {
+                let item = self.item(Some(items), rule, path);
+                let (item, comma) = if rules.is_empty() {
+                    (item, "\",\" space")
+                } else {
+                    (format!("( \",\" space {item} )"), "")
+                };
+                list += " ";
+                list += &repeated(&item, least.saturating_sub(count), most.map(|most| most - count), comma);
+            }
+            _ if least > count => return wrong("minItems asks for more than prefixItems has"),
+            _ => {}
+        }
         Ok(format!("\"[\" space {list} space \"]\""))
+    }
+
+    /// The rule for each item.
+    fn item(&mut self, items: Option<&'s Json>, rule: &str, path: &str) -> String {
+        match items {
+            None | Some(Json::Bool(true)) => "value".into(),
+            Some(items) => self.later(items, None, &format!("{rule}-item"), format!("{path}/items")),
+        }
+    }
+
+    /// How many at least and at most.
+    fn counts(
+        &self,
+        schema: &Json,
+        [least, most]: [&'static str; 2],
+        path: &str,
+    ) -> Made<(u64, Option<u64>)> {
+        let (least, most) = (self.count(schema, least, path)?.unwrap_or(0), self.count(schema, most, path)?);
+        if most.is_some_and(|most| most < least) {
+            return Err(SchemaError::Wrong {
+                path: path.into(),
+                what: "the least count is above the largest",
+            });
+        }
+        Ok((least, most))
     }
 
     fn string(&mut self, schema: &Json, path: &str) -> Made<String> {
@@ -369,6 +499,11 @@ impl<'s> Writer<'s> {
             let Some(pattern) = pattern.text() else {
                 return Err(SchemaError::Wrong { path: path.into(), what: "pattern takes a text" });
             };
+            for beside in ["minLength", "maxLength", "format"] {
+                if schema.get(beside).is_some() {
+                    self.ignored.insert(format!("{beside} beside pattern"));
+                }
+            }
             return pattern::body(pattern).map_err(|what| SchemaError::Pattern(pattern.into(), what));
         }
         match schema.get("format").and_then(Json::text) {
@@ -379,11 +514,9 @@ impl<'s> Writer<'s> {
             }
             None => {}
         }
-        let least = self.count(schema, "minLength", path)?.unwrap_or(0);
-        let most = self.count(schema, "maxLength", path)?;
-        Ok(match (least, most) {
+        Ok(match self.counts(schema, ["minLength", "maxLength"], path)? {
             (0, None) => "string".into(),
-            _ => format!("\"\\\"\" {} \"\\\"\"", repeated("char", least, most, "")),
+            (least, most) => format!("\"\\\"\" {} \"\\\"\"", repeated("char", least, most, "")),
         })
     }
 
@@ -402,20 +535,19 @@ impl<'s> Writer<'s> {
             Some(Json::Number(number)) => number.parse::<i64>().ok(),
             _ => None,
         };
-        let low = match (bound("minimum")?, bound("exclusiveMinimum")?) {
-            (Some(low), _) => Some(exact("minimum").unwrap_or(libm::ceil(low) as i64)),
-            (None, Some(low)) => {
-                Some(exact("exclusiveMinimum").unwrap_or(libm::floor(low) as i64).saturating_add(1))
-            }
-            (None, None) => None,
+        let above = |bound: f64| libm::floor(bound) as i64;
+        let low = bound("minimum")?.map(|low| exact("minimum").unwrap_or(libm::ceil(low) as i64));
+        let above = bound("exclusiveMinimum")?
+            .map(|low| exact("exclusiveMinimum").unwrap_or(above(low)).saturating_add(1));
+        let high = bound("maximum")?.map(|high| exact("maximum").unwrap_or(libm::floor(high) as i64));
+        let below = |bound: f64| libm::ceil(bound) as i64;
+        let below = bound("exclusiveMaximum")?
+            .map(|high| exact("exclusiveMaximum").unwrap_or(below(high)).saturating_sub(1));
+        let tighter = |a: Option<i64>, b: Option<i64>, of: fn(i64, i64) -> i64| match (a, b) {
+            (Some(a), Some(b)) => Some(of(a, b)),
+            (a, b) => a.or(b),
         };
-        let high = match (bound("maximum")?, bound("exclusiveMaximum")?) {
-            (Some(high), _) => Some(exact("maximum").unwrap_or(libm::floor(high) as i64)),
-            (None, Some(high)) => {
-                Some(exact("exclusiveMaximum").unwrap_or(libm::ceil(high) as i64).saturating_sub(1))
-            }
-            (None, None) => None,
-        };
+        let (low, high) = (tighter(low, above, i64::max), tighter(high, below, i64::min));
         let body = if low.or(high).is_none() { "integer".into() } else { integers::range(low, high) };
         if body.is_empty() {
             return Err(SchemaError::Wrong { path: path.into(), what: "no integer is within these bounds" });
@@ -434,6 +566,17 @@ impl<'s> Writer<'s> {
             None if schema.get("properties").is_some() || schema.get("allOf").is_some() => None,
             None => Some(&Json::Bool(true)),
         };
+        for name in self.required(schema)? {
+            match (members.iter_mut().find(|member| member.0 == name), additional) {
+                (Some(member), _) => member.2 = true,
+                (None, Some(other)) => {
+                    members.push((name, other, true, format!("{path}/additionalProperties")))
+                }
+                (None, None) => {
+                    return Err(SchemaError::Required { path: path.into(), name: name.into() });
+                }
+            }
+        }
         if members.is_empty() && matches!(additional, Some(Json::Bool(true))) {
             return Ok("object".into());
         }
@@ -482,6 +625,27 @@ impl<'s> Writer<'s> {
         Ok(format!("\"{{\" space {inner} space \"}}\""))
     }
 
+    /// Names that have to be in an object and, where it is all of several, in those.
+    fn required(&self, schema: &'s Json) -> Made<Vec<&'s str>> {
+        let mut names = Vec::new();
+        let mut parts = Vec::from([schema]);
+        let mut looked_at = 0;
+        while let Some(mut part) = parts.pop() {
+            looked_at += 1;
+            for _ in 0..MOST_REFERENCES {
+                let Some(reference) = part.get("$ref").and_then(Json::text) else { break };
+                part = self.target(reference).ok_or_else(|| SchemaError::Reference(reference.into()))?;
+            }
+            names.extend(
+                part.get("required").and_then(Json::array).into_iter().flatten().filter_map(Json::text),
+            );
+            if looked_at < MOST_REFERENCES {
+                parts.extend(part.get("allOf").and_then(Json::array).into_iter().flatten());
+            }
+        }
+        Ok(names)
+    }
+
     /// The members of an object and, where it is all of several, of those: name, schema, whether it has to be there, path.
     fn members(
         &mut self,
@@ -497,8 +661,8 @@ impl<'s> Writer<'s> {
             if let Some(reference) = part.get("$ref").and_then(Json::text) {
                 part = self.target(reference).ok_or_else(|| SchemaError::Reference(reference.into()))?;
                 // A circle of references would go on for ever.
-                if looked_at > 1000 {
-                    return Err(SchemaError::Reference(reference.into()));
+                if looked_at > MOST_REFERENCES {
+                    return Err(SchemaError::Circle(reference.into()));
                 }
                 if part.get("$ref").is_some() {
                     parts.push((part, path));

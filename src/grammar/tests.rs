@@ -286,6 +286,25 @@ fn a_schema_takes_the_values_it_describes() {
             &["[]", "[1,2,3]", "[true]"],
         ),
         (r#"{"type":"array","maxItems":0}"#, &["[]"], &["[1]"]),
+        (
+            r#"{"prefixItems":[{"type":"boolean"}],"items":{"type":"integer"},"minItems":3,"maxItems":4}"#,
+            &["[true,1,2]", "[false, 1, 2, 3]"],
+            &["[1,1,1]", "[true,1]", "[true,1,2,3,4]", "[true]"],
+        ),
+        (r#"{"type":"integer","minimum":1,"exclusiveMinimum":5,"maximum":7}"#, &["6", "7"], &["1", "5", "8"]),
+        (r#"{"type":"string","enum":["a",1]}"#, &["\"a\""], &["1"]),
+        (r#"{"type":"integer","enum":["a",1,1.5]}"#, &["1"], &["1.5", "\"a\""]),
+        (
+            r##"{"allOf":[{"$ref":"#/$defs/s"}],"description":"d","$defs":{"s":{"type":"string","enum":["a","b"]}}}"##,
+            &["\"a\"", "\"b\""],
+            &["{}", "\"c\""],
+        ),
+        (r#"{"allOf":[{"properties":{"a":{"const":1}}},{"required":["a"]}]}"#, &["{\"a\":1}"], &["{}"]),
+        (
+            r#"{"type":"object","properties":{"a":{"const":1}},"required":["b"],"additionalProperties":{"type":"integer"}}"#,
+            &["{\"b\":7}", "{\"b\":7,\"a\":1}"],
+            &["{}", "{\"a\":1}", "{\"b\":true}"],
+        ),
         (r#"{"prefixItems":[{"type":"integer"},{"type":"string"}]}"#, &["[1,\"a\"]"], &["[1]", "[\"a\",1]"]),
         (
             r#"{"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"string"}},"required":["a"]}"#,
@@ -366,9 +385,32 @@ fn what_a_schema_can_not_have_is_told_and_what_is_not_enforced_too() {
     assert!(from_schema(&deep).unwrap_err().to_string().contains("too many values within values"));
     let lax = r#"{"type":"array","uniqueItems":true,"items":{"type":"number","minimum":1}}"#;
     assert_eq!(from_schema(lax).unwrap().ignored, ["minimum", "uniqueItems"]);
-    // A schema that is nothing but itself.
-    let circle = from_schema(r##"{"$ref":"#"}"##).unwrap().grammar;
-    assert!(error(&circle).contains("begins with itself"));
+    for (text, words) in [
+        (r##"{"$ref":"#"}"##, "$ref to #, which leads back to itself"),
+        (
+            r##"{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}"##,
+            "leads back to itself",
+        ),
+        (r#"{"type":"array","minItems":3,"maxItems":2}"#, "the schema at #: the least count"),
+        (
+            r#"{"properties":{"a":{"type":"string","minLength":3,"maxLength":2}}}"#,
+            "at #/properties/a: the least count",
+        ),
+        (
+            r#"{"type":"object","properties":{"a":{}},"required":["b"],"additionalProperties":false}"#,
+            "requires `b`",
+        ),
+        (r#"{"prefixItems":[{},{}],"maxItems":1}"#, "more than maxItems"),
+        (r#"{"prefixItems":[{}],"minItems":2}"#, "more than prefixItems has"),
+        (r#"{"type":"string","enum":[1,2]}"#, "no value of enum"),
+        (r#"{"type":"string","const":1}"#, "const is of another type"),
+        (r#"{"allOf":[{"type":"integer"},{"minimum":1}]}"#, "at #: allOf is followed for objects"),
+    ] {
+        let error = from_schema(text).expect_err(text).to_string();
+        assert!(error.contains(words), "{error:?} for {text:?}");
+    }
+    let beside = r#"{"type":"string","pattern":"^[0-9]+$","maxLength":3}"#;
+    assert_eq!(from_schema(beside).unwrap().ignored, ["maxLength beside pattern"]);
 }
 
 proptest! {
