@@ -466,10 +466,15 @@ core::arch::global_asm!(
     3:  msr     elr_el3, x2
         eret
 
-    // Nothing can tell but the light: a Raspberry Pi 4's (GPIO 42: GPFSEL4, GPSET1, GPCLR1) flickers for ever. Other
-    // boards stay dark. At EL1 the MMU may be on, with no device in its map.
+    // Nothing can tell but the light, which flickers for ever: GPIO 42 of a Raspberry Pi 4 (GPFSEL4, GPSET1, GPCLR1), pin 9 of
+    // the always-on block of a Raspberry Pi 5 (data, direction; its other pins keep their levels). Other boards stay dark. At
+    // EL1 the MMU may be on, with no device in its map.
     early_dead:
         msr     daifset, #0xf
+        mov     x1, #0xdead             // this has begun before: it is another machine with such a core
+        cmp     x28, x1
+        b.eq    halt
+        mov     x28, x1
         mrs     x0, CurrentEL
         cmp     x0, #0x4
         b.ne    1f
@@ -481,8 +486,23 @@ core::arch::global_asm!(
         ubfx    x0, x0, #4, #12
         mov     x1, #0xd08
         cmp     x0, x1
+        b.eq    5f
+        mov     x1, #0xd0b
+        cmp     x0, x1
         b.ne    halt
-        movz    x1, #0xfe20, lsl #16
+        mrs     x0, mpidr_el1           // core 0 may be at the card's pins of the same block
+        tst     x0, #0xff00
+        b.ne    halt
+        ldr     x1, =0x107d517c00
+        ldr     w2, [x1, #8]
+        bic     w2, w2, #0x200          // an output
+        str     w2, [x1, #8]
+    6:  ldr     w2, [x1, #4]
+        eor     w2, w2, #0x200
+        str     w2, [x1, #4]
+        bl      early_pause
+        b       6b
+    5:  movz    x1, #0xfe20, lsl #16
         ldr     w2, [x1, #0x10]
         bic     w2, w2, #0x1c0
         orr     w2, w2, #0x40           // an output
@@ -503,6 +523,7 @@ core::arch::global_asm!(
         cmp     x6, x4, lsr #3
         b.lo    4b
         ret
+    .ltorg
     "#,
     paint = const PAINT,
     link = const LINK_ADDRESS,

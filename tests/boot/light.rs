@@ -152,24 +152,30 @@ fn each_stage_is_announced_where_the_boot_arguments_ask_for_it() {
     assert!(tries.len() < 5, "{tries:?}");
 }
 
+/// Instructions of the entry code: at EL2, at EL1, and at EL1 with the MMU on. Each stands there once.
+const AT_EL2: (&str, u32) = ("msr hcr_el2, x0", 0xd51c_1100);
+pub const AT_EL1: (&str, u32) = ("msr cntkctl_el1, xzr", 0xd518_e11f);
+pub const WITH_MMU: (&str, u32) = ("cmp w4, #1027", 0x7110_0c9f);
+
+/// The image without such an instruction.
+pub fn broken((what, instruction): (&str, u32)) -> Vec<u8> {
+    let mut image = fs::read(kernel()).unwrap();
+    let places: Vec<usize> =
+        (0..0x1000).step_by(4).filter(|&at| image[at..at + 4] == instruction.to_le_bytes()).collect();
+    let &[at] = &places[..] else { panic!("{what} stands in the entry code once: {places:x?}") };
+    image[at..at + 4].fill(0); // no instruction
+    image
+}
+
 #[test]
 fn a_fault_before_there_are_words_for_it_is_a_flicker_for_ever() {
-    // Instructions of the entry code: at EL2, at EL1, and at EL1 with the MMU on.
-    for (what, instruction) in [
-        ("msr hcr_el2, x0", 0xd51c_1100_u32),
-        ("msr cntkctl_el1, xzr", 0xd518_e11f),
-        ("cmp w4, #1027", 0x7110_0c9f),
-    ] {
-        let mut image = fs::read(kernel()).unwrap();
-        let places: Vec<usize> =
-            (0..0x1000).step_by(4).filter(|&at| image[at..at + 4] == instruction.to_le_bytes()).collect();
-        let &[at] = &places[..] else { panic!("{what} stands in the entry code once: {places:x?}") };
-        image[at..at + 4].fill(0); // no instruction
+    for instruction in [AT_EL2, AT_EL1, WITH_MMU] {
+        let what = instruction.0;
         let scratch = Scratch::new().unwrap();
-        let (broken, socket) = (scratch.path().join("broken.img"), scratch.path().join("monitor"));
-        fs::write(&broken, image).unwrap();
+        let (image, socket) = (scratch.path().join("broken.img"), scratch.path().join("monitor"));
+        fs::write(&image, broken(instruction)).unwrap();
         let mut rig = Rig::boot_with(None, |mut machine| {
-            machine.kernel = broken;
+            machine.kernel = image;
             machine.with_monitor(&socket)
         });
         let mut changes = 0;

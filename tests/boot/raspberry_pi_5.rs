@@ -20,6 +20,7 @@ const RP1_CLOSED: u32 = 8;
 const OLDER_WINDOW: u32 = 16;
 const SYSTEM_ERRORS: u32 = 32;
 const UNTOUCHED_UART: u32 = 64;
+const LIGHT_TOLD: u32 = 128;
 
 /// A Raspberry Pi 5 with 4 GiB, with this model brought by its boot loader, if any.
 fn pi5(model: &[u8], arguments: &str, wishes: u32) -> Rig {
@@ -28,6 +29,11 @@ fn pi5(model: &[u8], arguments: &str, wishes: u32) -> Rig {
 
 /// The same with a card.
 fn pi5_with(model: &[u8], arguments: &str, wishes: u32, card: Option<&Card>) -> Rig {
+    begun(fs::read(kernel()).unwrap(), model, arguments, wishes, card)
+}
+
+/// The same with this image.
+fn begun(image: Vec<u8>, model: &[u8], arguments: &str, wishes: u32, card: Option<&Card>) -> Rig {
     static PLAYED: OnceLock<build::Kernel> = OnceLock::new();
     let played = PLAYED.get_or_init(|| build::pi5_model().unwrap_or_else(|error| panic!("{error:#}")));
     let scratch = Scratch::new().expect("a folder for the model");
@@ -35,7 +41,7 @@ fn pi5_with(model: &[u8], arguments: &str, wishes: u32, card: Option<&Card>) -> 
     let tree = trees::pi5(&Wanted { gib: 4, arguments, initrd }).blob();
     let mut options = vec!["-M".to_owned(), "virtualization=on".to_owned()];
     for (name, bytes, at) in [
-        ("kernel8.img", fs::read(kernel()).unwrap(), RAM + 0x8_0000),
+        ("kernel8.img", image, RAM + 0x8_0000),
         ("board.dtb", tree, RAM + 0x2eff_0000),
         ("model.gguf", model.to_vec(), RAM + DISK),
         ("wishes", wishes.to_le_bytes().to_vec(), WISHES),
@@ -195,4 +201,16 @@ fn a_window_that_answers_with_a_system_error_is_one_in_which_rp1_is_not() {
     let mut rig = pi5(&[], "console=rp1", CABLE_AT_THE_HEADER | OLDER_WINDOW | SYSTEM_ERRORS);
     rig.prompt();
     rig.answers("help", "selftest");
+}
+
+#[test]
+fn a_fault_of_a_raspberry_pi_5_before_there_are_words_for_it_flickers_too() {
+    // The model's guest begins at EL1; the second of these is met with the MMU on.
+    for instruction in [light::AT_EL1, light::WITH_MMU] {
+        let mut rig = begun(light::broken(instruction), &[], "", LIGHT_TOLD, None);
+        for _ in 0..3 {
+            rig.expect("the light is lit");
+            rig.expect("the light is out");
+        }
+    }
 }

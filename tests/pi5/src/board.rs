@@ -247,6 +247,14 @@ pub fn write(address: u64, value: u32) {
         if (before ^ value) & !OUR_PINS != 0 {
             refuse("an always-on pin was changed that is RP1's or the power chip's", value.into());
         }
+        if entry::wishes() & 128 != 0 && (before ^ value) & 1 << 9 != 0 && offset == 4 {
+            let drives = LEVELS[1].load(Relaxed) >> 9 & 1 == 0;
+            say(match value >> 9 & 1 {
+                _ if !drives => "the light's pin does not drive\r\n",
+                0 => "the light is lit\r\n",
+                _ => "the light is out\r\n",
+            });
+        }
         match (was_supplied, slot_levels()) {
             (true, (_, false)) => CUT_AT.store(entry::micros(), Relaxed),
             (false, (_, true)) => {

@@ -13,7 +13,8 @@ const IMAGE: u64 = 0x8_0000;
 const TREE: u64 = 0x2eff_0000;
 /// A word outside the guest's RAM by which a test asks for another board: bit 0 hands no device tree over, bit 1 is
 /// stepping C1, bit 2 plugs the cable into the header, bit 3 lets the boot loader close RP1, bit 4 has an older one that
-/// gives it the other window, and bit 5 has a load from a window in which RP1 is not raise an SError, too.
+/// gives it the other window, bit 5 has a load from a window in which RP1 is not raise an SError, too,
+/// bit 6 leaves UART10 without divisors, and bit 7 tells of the light.
 const WISHES: u64 = 0x7fff_0000;
 /// TF-A's part of RAM: an access ends the run.
 const MONITOR_END: u64 = 0x8_0000;
