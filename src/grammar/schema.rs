@@ -74,6 +74,26 @@ const KNOWN: [&str; 29] = [
     "readOnly",
     "deprecated",
 ];
+/// Keywords that ask for something.
+const ASKING: [&str; 17] = [
+    "type",
+    "properties",
+    "required",
+    "additionalProperties",
+    "items",
+    "prefixItems",
+    "minItems",
+    "maxItems",
+    "enum",
+    "const",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "format",
+];
 const INTEGER_BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
 
 /// References that are followed one after the other, or parts of one object: more are a circle.
@@ -277,7 +297,13 @@ impl<'s> Writer<'s> {
         match schema {
             Json::Bool(true) => return Ok("value".into()),
             Json::Object(members) => {
-                let integer = kind.or(schema.get("type").and_then(Json::text)) == Some("integer");
+                let is_integer = |kind: &Json| kind.text() == Some("integer");
+                let integer = match (kind, schema.get("type")) {
+                    // Of several types; the bounds say nothing of what is no number.
+                    (Some(kind), _) => *kind != "number",
+                    (None, Some(Json::Array(kinds))) => kinds.iter().any(is_integer),
+                    (None, kind) => kind.is_some_and(is_integer),
+                };
                 let known = |name: &str| KNOWN.contains(&name) || (integer && INTEGER_BOUNDS.contains(&name));
                 let unknown = members.iter().map(|(name, _)| name).filter(|name| !known(name));
                 self.ignored.extend(unknown.cloned());
@@ -286,15 +312,14 @@ impl<'s> Writer<'s> {
         }
         if let Some(reference) = schema.get("$ref") {
             let Some(reference) = reference.text() else { return wrong("$ref has to be a text") };
+            self.beside(schema, "$ref");
             return self.reference(reference);
         }
         if let Some(alternatives) = schema.get("oneOf").or_else(|| schema.get("anyOf")) {
             let Some(alternatives @ [_, ..]) = alternatives.array() else {
                 return wrong("anyOf and oneOf take an array of schemas");
             };
-            if schema.get("properties").is_some() {
-                self.ignored.insert("properties beside anyOf".into());
-            }
+            self.beside(schema, if schema.get("oneOf").is_some() { "oneOf" } else { "anyOf" });
             let each = alternatives.iter().enumerate();
             let rules: Vec<_> = each
                 .map(|(n, schema)| self.later(schema, None, &format!("{rule}-{n}"), format!("{path}/{n}")))
@@ -303,13 +328,25 @@ impl<'s> Writer<'s> {
         }
         if let (None, Some(Json::Array(kinds))) = (kind, schema.get("type")) {
             let mut rules = Vec::new();
+            let values = schema.get("enum").and_then(Json::array);
             for kind in kinds {
                 let Some(kind) = kind.text() else { return wrong("type takes texts") };
+                // A type that none of the values is of adds nothing.
+                if values.is_some_and(|values| !values.iter().any(|value| is(value, kind)))
+                    || schema.get("const").is_some_and(|only| !is(only, kind))
+                {
+                    continue;
+                }
                 rules.push(self.later(schema, Some(kind), &format!("{rule}-{kind}"), path.clone()));
             }
-            return if rules.is_empty() { wrong("type is an empty array") } else { Ok(rules.join(" | ")) };
+            return match (kinds.is_empty(), rules.is_empty()) {
+                (true, _) => wrong("type is an empty array"),
+                (_, true) => wrong("no value of enum or const is of one of its types"),
+                _ => Ok(rules.join(" | ")),
+            };
         }
         if let Some(only) = schema.get("const") {
+            self.beside(schema, "const");
             let kind = kind.or(schema.get("type").and_then(Json::text));
             return if kind.is_none_or(|kind| is(only, kind)) {
                 Ok(value(only))
@@ -318,6 +355,7 @@ impl<'s> Writer<'s> {
             };
         }
         if let Some(values) = schema.get("enum") {
+            self.beside(schema, "enum");
             let Some(values @ [_, ..]) = values.array() else {
                 return wrong("enum takes an array of values");
             };
@@ -334,6 +372,7 @@ impl<'s> Writer<'s> {
         if let (Some(all), false) = (schema.get("allOf"), has("properties") || has("additionalProperties")) {
             let Some(all @ [_, ..]) = all.array() else { return wrong("allOf takes an array of schemas") };
             if let ([only], false) = (all, has("type") || all.iter().all(|part| self.is_object(part))) {
+                self.beside(schema, "allOf");
                 return Ok(self.later(only, None, &format!("{rule}-all"), format!("{path}/allOf/0")));
             }
             if !all.iter().all(|part| self.is_object(part)) {
@@ -364,22 +403,48 @@ impl<'s> Writer<'s> {
         }
     }
 
-    /// Whether a schema says that it is of an object.
-    fn is_object(&self, mut schema: &'s Json) -> bool {
-        for _ in 0..MOST_REFERENCES {
-            match schema.get("$ref").and_then(Json::text).map(|reference| self.target(reference)) {
-                Some(Some(target)) => schema = target,
-                Some(None) => return true, // what leads nowhere is told where it is followed
-                None => break,
+    /// Notes what else a schema asks for, where one keyword is all that is followed.
+    fn beside(&mut self, schema: &Json, followed: &str) {
+        let typed = ["const", "enum"].contains(&followed);
+        for keyword in ASKING.iter().chain(&INTEGER_BOUNDS) {
+            let looked_at = *keyword == followed || typed && *keyword == "type";
+            if !looked_at && schema.get(keyword).is_some() && !self.ignored.contains(*keyword) {
+                self.ignored.insert(format!("{keyword} beside {followed}"));
             }
         }
-        let parts = ["properties", "additionalProperties", "required"];
-        schema.get("type").and_then(Json::text) == Some("object")
-            || schema
-                .get("allOf")
-                .and_then(Json::array)
-                .is_some_and(|all| all.iter().all(|part| self.is_object(part)))
-            || (schema.get("type").is_none() && parts.into_iter().any(|name| schema.get(name).is_some()))
+    }
+
+    /// Whether a schema, and of one that is all of several each, says that it is of an object. A circle does, too: it is told
+    /// where its members are looked for.
+    fn is_object(&self, schema: &'s Json) -> bool {
+        let mut parts = Vec::from([schema]);
+        let mut looked_at = 0;
+        while let Some(mut part) = parts.pop() {
+            looked_at += 1;
+            let mut followed = 0;
+            while let Some(reference) = part.get("$ref").and_then(Json::text) {
+                followed += 1;
+                match self.target(reference) {
+                    Some(target) if followed <= MOST_REFERENCES => part = target,
+                    _ => return true, // nowhere, or a circle
+                }
+            }
+            if looked_at > MOST_REFERENCES {
+                return true;
+            }
+            let typed = part.get("type");
+            let named = ["properties", "additionalProperties", "required"];
+            if typed.and_then(Json::text) == Some("object")
+                || typed.is_none() && named.into_iter().any(|name| part.get(name).is_some())
+            {
+                continue;
+            }
+            match part.get("allOf").and_then(Json::array) {
+                Some(all @ [_, ..]) if typed.is_none() => parts.extend(all),
+                _ => return false,
+            }
+        }
+        true
     }
 
     fn reference(&mut self, reference: &str) -> Made<String> {
@@ -655,10 +720,12 @@ impl<'s> Writer<'s> {
     ) -> Made<()> {
         let mut parts = Vec::from([(schema, String::from(path))]);
         let mut looked_at = 0;
+        let mut followed = None;
         while looked_at < parts.len() {
             let (mut part, path) = parts[looked_at].clone();
             looked_at += 1;
             if let Some(reference) = part.get("$ref").and_then(Json::text) {
+                followed = Some(reference);
                 part = self.target(reference).ok_or_else(|| SchemaError::Reference(reference.into()))?;
                 // A circle of references would go on for ever.
                 if looked_at > MOST_REFERENCES {
@@ -682,7 +749,10 @@ impl<'s> Writer<'s> {
                         let path = format!("{path}/properties/{name}");
                         let member = (name.as_str(), schema, required.contains(&name.as_str()), path);
                         match members.iter_mut().find(|known| known.0 == name) {
-                            Some(known) => *known = (member.0, member.1, member.2 || known.2, member.3),
+                            Some(known) => {
+                                self.ignored.insert(format!("{name} of all but the last allOf"));
+                                *known = (member.0, member.1, member.2 || known.2, member.3);
+                            }
                             None => members.push(member),
                         }
                     }
@@ -693,6 +763,10 @@ impl<'s> Writer<'s> {
                 None => {}
                 Some(Json::Array(all)) if parts.len() + all.len() <= 1000 => {
                     parts.extend(all.iter().enumerate().map(|(n, part)| (part, format!("{path}/allOf/{n}"))));
+                }
+                // So many parts are a circle, if any reference led to one: told by that, for the way here is long.
+                Some(Json::Array(_)) if let Some(reference) = followed => {
+                    return Err(SchemaError::Circle(reference.into()));
                 }
                 Some(_) => return Err(wrong("allOf takes an array of schemas, a thousand at most in all")),
             }

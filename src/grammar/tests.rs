@@ -293,6 +293,9 @@ fn a_schema_takes_the_values_it_describes() {
         ),
         (r#"{"type":"integer","minimum":1,"exclusiveMinimum":5,"maximum":7}"#, &["6", "7"], &["1", "5", "8"]),
         (r#"{"type":"string","enum":["a",1]}"#, &["\"a\""], &["1"]),
+        (r#"{"type":["string","null"],"enum":["a","b"]}"#, &["\"a\"", "\"b\""], &["null", "\"c\""]),
+        (r#"{"type":["string","null"],"enum":["a",null]}"#, &["\"a\"", "null"], &["1"]),
+        (r#"{"type":["integer","null"],"const":null}"#, &["null"], &["1"]),
         (r#"{"type":"integer","enum":["a",1,1.5]}"#, &["1"], &["1.5", "\"a\""]),
         (
             r##"{"allOf":[{"$ref":"#/$defs/s"}],"description":"d","$defs":{"s":{"type":"string","enum":["a","b"]}}}"##,
@@ -391,6 +394,10 @@ fn what_a_schema_can_not_have_is_told_and_what_is_not_enforced_too() {
             r##"{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}"##,
             "leads back to itself",
         ),
+        (r##"{"allOf":[{"$ref":"#"}]}"##, "leads back to itself"),
+        (r##"{"properties":{"k":{"allOf":[{"$ref":"#/properties/k"}]}}}"##, "leads back to itself"),
+        (r##"{"allOf":[{"$ref":"#"},{"$ref":"#"}]}"##, ""),
+        (r#"{"type":["string","null"],"enum":[1]}"#, "no value of enum or const"),
         (r#"{"type":"array","minItems":3,"maxItems":2}"#, "the schema at #: the least count"),
         (
             r#"{"properties":{"a":{"type":"string","minLength":3,"maxLength":2}}}"#,
@@ -408,6 +415,20 @@ fn what_a_schema_can_not_have_is_told_and_what_is_not_enforced_too() {
     ] {
         let error = from_schema(text).expect_err(text).to_string();
         assert!(error.contains(words), "{error:?} for {text:?}");
+    }
+    for (text, notes) in [
+        (r##"{"$ref":"#/$defs/a","minimum":1,"$defs":{"a":{}}}"##, &["minimum"][..]),
+        (r#"{"anyOf":[{"type":"null"}],"required":["a"],"title":"t"}"#, &["required beside anyOf"]),
+        (r#"{"type":"integer","enum":[1,9],"maximum":5}"#, &["maximum beside enum"]),
+        (r#"{"type":["integer","null"],"minimum":3}"#, &[]),
+        (r#"{"type":["integer","number"],"minimum":3}"#, &["minimum"]),
+        (
+            r#"{"allOf":[{"properties":{"a":{"type":"integer"}}},{"properties":{"a":{"minimum":1}}}]}"#,
+            &["a of all but the last allOf", "minimum"],
+        ),
+        (r#"{"allOf":[{"type":"string"}],"maxLength":2,"description":"d"}"#, &["maxLength beside allOf"]),
+    ] {
+        assert_eq!(from_schema(text).unwrap().ignored, notes, "{text}");
     }
     let beside = r#"{"type":"string","pattern":"^[0-9]+$","maxLength":3}"#;
     assert_eq!(from_schema(beside).unwrap().ignored, ["maxLength beside pattern"]);
